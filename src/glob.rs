@@ -8,7 +8,7 @@ mod pattern;
 
 pub use pattern::Dialect;
 
-use pattern::{Alternatives, Part};
+use pattern::{Alternatives, ComponentPattern};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -70,7 +70,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn part(&self, (alternative, at): State) -> Option<&Part> {
+    fn part(&self, (alternative, at): State) -> Option<&ComponentPattern> {
         self.alternatives[alternative].parts.get(at)
     }
 
@@ -79,7 +79,7 @@ impl Walk<'_> {
         // Every `**` may stand for no folder at all.
         let mut at = 0;
         while let Some(&state) = states.get(at) {
-            if matches!(self.part(state), Some(Part::Deep)) && !states.contains(&next(state)) {
+            if matches!(self.part(state), Some(ComponentPattern::Deep)) && !states.contains(&next(state)) {
                 states.push(next(state));
             }
             at += 1;
@@ -89,11 +89,13 @@ impl Walk<'_> {
         let mut listed = false;
         for &state in &states {
             match self.part(state) {
-                Some(Part::Name(name)) => match further.iter_mut().find(|(other, ..)| other == name) {
-                    Some((_, nexts, _)) => nexts.push(next(state)),
-                    None => further.push((name.clone(), vec![next(state)], Vec::new())),
-                },
-                Some(Part::Deep | Part::Glob(_)) => listed = true,
+                Some(ComponentPattern::Name(name)) => {
+                    match further.iter_mut().find(|(other, ..)| other == name) {
+                        Some((_, nexts, _)) => nexts.push(next(state)),
+                        None => further.push((name.clone(), vec![next(state)], Vec::new())),
+                    }
+                }
+                Some(ComponentPattern::Deep | ComponentPattern::Glob(_)) => listed = true,
                 None => {}
             }
         }
@@ -106,8 +108,10 @@ impl Walk<'_> {
             let hidden = self.dialect == Dialect::Shell && lossy.starts_with('.');
             for &state in &states {
                 match self.part(state) {
-                    Some(Part::Glob(glob)) if glob.matches(&lossy, hidden) => nexts.push(next(state)),
-                    Some(Part::Deep) if !hidden => deeper.push(state),
+                    Some(ComponentPattern::Glob(glob)) if glob.matches(&lossy, hidden) => {
+                        nexts.push(next(state))
+                    }
+                    Some(ComponentPattern::Deep) if !hidden => deeper.push(state),
                     _ => {}
                 }
             }

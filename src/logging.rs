@@ -34,7 +34,7 @@ pub enum Format {
 
 /// Settings of [`init`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct LogOptions {
     /// Records below it are dropped.
     pub level: LevelFilter,
     /// How records are written.
@@ -43,7 +43,7 @@ pub struct Options {
     pub file: Option<PathBuf>,
 }
 
-impl Default for Options {
+impl Default for LogOptions {
     fn default() -> Self {
         Self { level: LevelFilter::Info, format: Format::Color, file: None }
     }
@@ -88,7 +88,7 @@ pub fn parse_level(text: &str) -> Result<LevelFilter, String> {
 
 /// Starts logging. The error is a sentence for people: the file cannot be opened. A second call in
 /// one process changes nothing.
-pub fn init(options: &Options) -> Result<(), String> {
+pub fn init(options: &LogOptions) -> Result<(), String> {
     if options.format == Format::None {
         return Ok(());
     }
@@ -138,7 +138,7 @@ impl Write for CurrentFile {
 
 /// Opens the log file again, which may have been renamed or be another one now, and changes the level. The error says
 /// why things stay as they were. A log that began on standard error stays there, and a format stays what it was.
-pub fn reopen(options: &Options) -> Result<(), String> {
+pub fn reopen(options: &LogOptions) -> Result<(), String> {
     let is_file = lock().is_some();
     if is_file {
         if let Some(file) = options.open()? {
@@ -151,13 +151,13 @@ pub fn reopen(options: &Options) -> Result<(), String> {
     Ok(())
 }
 
-fn wants_color(options: &Options) -> bool {
+fn wants_color(options: &LogOptions) -> bool {
     options.file.is_none()
         && io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-impl Options {
+impl LogOptions {
     /// The format for the place that the log goes to: colours are for terminals, and the journal reads levels.
     pub fn settled(&self) -> Format {
         match self.format {
@@ -190,7 +190,7 @@ impl Options {
 }
 
 /// Writes a line of another process to where the log goes, as it is.
-pub fn pass_on(options: &Options, line: &str) {
+pub fn pass_on(options: &LogOptions, line: &str) {
     if options.format == Format::None {
         return;
     }

@@ -179,11 +179,11 @@ impl Plane {
         created["id"].as_str().map(str::to_owned).ok_or_else(|| format!("no pipeline: {created}"))
     }
 
-    /// What `runlet server check` finds in its data.
+    /// Findings of `runlet server check` in its data.
     pub(crate) fn faults_of_data(&self) -> Option<String> {
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id);
         let mut command = match (self.disk, child) {
-            // Where its disk is there.
+            // Only while its disk is there.
             (Some(_), Some(pid)) => {
                 let mut command = Command::new("nsenter");
                 command.args(["--user", "--mount", "--preserve-credentials", "--target", &pid.to_string()]);

@@ -2,12 +2,12 @@
 
 use super::arguments::Arguments;
 use super::remote::{Remote, slug_path};
-use super::verb::{Said, text};
+use super::verb::{VerbAnswer, text};
 use crate::outcome::Failure;
 use serde_json::{Map, Value, json};
 
 /// Shows what lets git into the repository of a project, or changes it.
-pub(super) fn access(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn access(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/access", slug_path(&slug)?);
     let mut body = Map::new();
@@ -30,7 +30,7 @@ pub(super) fn access(arguments: &mut Arguments, remote: &Remote) -> Result<Said,
     match given.as_slice() {
         [] => arguments.finish()?,
         [field] => {
-            let value = arguments.value_from_stdin()?;
+            let value = arguments.secret_from_stdin()?;
             body.insert((*field).to_owned(), json!(value.expose()));
         }
         _ => {
@@ -43,7 +43,7 @@ pub(super) fn access(arguments: &mut Arguments, remote: &Remote) -> Result<Said,
         true => remote.call("GET", &path, None)?,
         false => remote.call("PUT", &path, Some(body.into()))?,
     };
-    Ok(Said::Done(said(&slug, &answer), answer))
+    Ok(VerbAnswer::Done(said(&slug, &answer), answer))
 }
 
 fn said(slug: &str, answer: &Value) -> String {

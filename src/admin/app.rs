@@ -2,12 +2,12 @@
 
 use super::arguments::Arguments;
 use super::remote::{Remote, owner_path, slug_path};
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 /// Finds a verb of `github-app`.
-pub(super) fn app(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn app(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("set", set), ("show", show), ("delete", delete)], verb)
 }
 
@@ -39,27 +39,27 @@ fn said(owner: &str, answer: &Value) -> String {
     said
 }
 
-fn set(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (owner, path) = owner(arguments)?;
     let mut body = json!({ "app_id": arguments.word("ID")? });
     if let Some(id) = arguments.option("installation") {
         body["installation_id"] = json!(id);
     }
-    body["private_key"] = json!(arguments.value_from_stdin()?.expose());
+    body["private_key"] = json!(arguments.secret_from_stdin()?.expose());
     let answer = remote.call("PUT", &path, Some(body))?;
-    Ok(Said::Done(said(&owner, &answer), answer))
+    Ok(VerbAnswer::Done(said(&owner, &answer), answer))
 }
 
-fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn show(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (owner, path) = owner(arguments)?;
     arguments.finish()?;
     let answer = remote.call("GET", &path, None)?;
-    Ok(Said::Done(said(&owner, &answer), answer))
+    Ok(VerbAnswer::Done(said(&owner, &answer), answer))
 }
 
-fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (owner, path) = owner(arguments)?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &path, None)?;
-    Ok(Said::Done(format!("{owner} goes by no GitHub App of its own any more"), answer))
+    Ok(VerbAnswer::Done(format!("{owner} goes by no GitHub App of its own any more"), answer))
 }

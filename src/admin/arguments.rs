@@ -8,12 +8,13 @@ use std::ffi::OsString;
 use std::io::{IsTerminal, Read};
 
 /// Options without a value.
-const FLAGS: [&str; 15] = [
+const FLAGS: [&str; 16] = [
     "json",
     "force",
     "exact",
     "admin",
     "follow",
+    "for-jobs",
     "unsafe-retries",
     "rotate-secret",
     "set-hook",
@@ -152,6 +153,19 @@ impl Arguments {
                 Err(Failure::usage(format!("`--{name}` means nothing to `runlet admin {command}`")))
             }
             None => Ok(()),
+        }
+    }
+
+    /// Reads a secret from standard input, such as a token or a key: there is none without a visible character, and
+    /// nothing is what a file or a variable holds that is not there.
+    pub(super) fn secret_from_stdin(&mut self) -> Result<Secret, Failure> {
+        let secret = self.value_from_stdin()?;
+        match secret.expose().trim().is_empty() {
+            true => Err(Failure::usage(format!(
+                "standard input is empty: `runlet admin {}` reads a secret from it, as in `... < FILE`; nothing was changed",
+                self.command
+            ))),
+            false => Ok(secret),
         }
     }
 

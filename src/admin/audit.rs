@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::Failure;
 
 /// Acts that are shown unless more are asked for.
@@ -12,11 +12,11 @@ const SHOWN: usize = 50;
 const PAGE: usize = 100;
 
 /// Finds a verb of `audit`.
-pub(super) fn audit(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn audit(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("list", list)], verb)
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (user, limit) = (arguments.option("user"), arguments.option("limit"));
     arguments.finish()?;
     let wanted = match &limit {
@@ -48,5 +48,5 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
         let detail = if detail == "{}" { "" } else { &detail };
         table.row(&[text(item, "at"), text(item, "user"), text(item, "address"), &result, &call, detail]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }

@@ -3,15 +3,15 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, owner_path};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, not_found};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, not_found};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 const CONTEXTS: &str = "/api/v2/context";
 
 /// Finds a verb of `context`.
-pub(super) fn context(verb: &str) -> Result<Act, UnknownVerb> {
-    let verbs: [(&str, Act); 8] = [
+pub(super) fn context(verb: &str) -> Result<VerbFunction, UnknownVerb> {
+    let verbs: [(&str, VerbFunction); 8] = [
         ("create", create),
         ("list", list),
         ("show", show),
@@ -41,16 +41,19 @@ fn named(arguments: &mut Arguments, remote: &Remote) -> Result<(String, String),
     }
 }
 
-fn create(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (owner, name) = (arguments.word("OWNER")?, arguments.word("NAME")?);
     arguments.finish()?;
     owner_path(&owner)?;
     let body = json!({ "name": name, "owner": { "slug": owner, "type": "organization" } });
     let made = remote.call("POST", CONTEXTS, Some(body))?;
-    Ok(Said::Done(format!("made the context {name} of {owner}; every project of {owner} may use it"), made))
+    Ok(VerbAnswer::Done(
+        format!("made the context {name} of {owner}; every project of {owner} may use it"),
+        made,
+    ))
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let owner = arguments.word("OWNER")?;
     arguments.finish()?;
     let items = of_owner(remote, &owner, "")?;
@@ -59,10 +62,10 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
         let text = |key: &str| item[key].as_str().unwrap_or_default();
         table.row(&[text("name"), text("id"), text("created_at")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn show(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (_, path) = named(arguments, remote)?;
     arguments.finish()?;
     let context = remote.call("GET", &path, None)?;
@@ -76,35 +79,35 @@ fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
         let shown = item["name"].as_str().unwrap_or_else(|| text("restriction_value"));
         table.row(&["restriction", text("restriction_type"), shown, text("id")]);
     }
-    Ok(Said::List(table, vec![context]))
+    Ok(VerbAnswer::List(table, vec![context]))
 }
 
-fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (name, path) = named(arguments, remote)?;
     arguments.finish()?;
-    Ok(Said::Done(format!("deleted the context {name}"), remote.call("DELETE", &path, None)?))
+    Ok(VerbAnswer::Done(format!("deleted the context {name}"), remote.call("DELETE", &path, None)?))
 }
 
-fn set(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (context, path) = named(arguments, remote)?;
     let variable = arguments.word("VARIABLE")?;
     let value = arguments.value_from_stdin()?;
     let path = format!("{path}/environment-variable/{}", encode(&variable));
     let answer = remote.call("PUT", &path, Some(json!({ "value": value.expose() })))?;
     let shown = answer["truncated_value"].as_str().unwrap_or_default().to_owned();
-    Ok(Said::Done(format!("set {variable} of the context {context} ({shown})"), answer))
+    Ok(VerbAnswer::Done(format!("set {variable} of the context {context} ({shown})"), answer))
 }
 
-fn unset(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn unset(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (context, path) = named(arguments, remote)?;
     let variable = arguments.word("VARIABLE")?;
     arguments.finish()?;
     let path = format!("{path}/environment-variable/{}", encode(&variable));
     let answer = remote.call("DELETE", &path, None)?;
-    Ok(Said::Done(format!("deleted {variable} of the context {context}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted {variable} of the context {context}"), answer))
 }
 
-fn restrict(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn restrict(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (context, path) = named(arguments, remote)?;
     let given = [("project", "project"), ("rule", "expression"), ("group", "group")]
         .into_iter()
@@ -118,13 +121,13 @@ fn restrict(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure>
     };
     let body = json!({ "restriction_type": kind, "restriction_value": value });
     let answer = remote.call("POST", &format!("{path}/restrictions"), Some(body))?;
-    Ok(Said::Done(format!("restricted the context {context} to {kind} {value}"), answer))
+    Ok(VerbAnswer::Done(format!("restricted the context {context} to {kind} {value}"), answer))
 }
 
-fn unrestrict(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn unrestrict(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (context, path) = named(arguments, remote)?;
     let id = arguments.word("ID")?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("{path}/restrictions/{}", encode(&id)), None)?;
-    Ok(Said::Done(format!("removed a restriction of the context {context}"), answer))
+    Ok(VerbAnswer::Done(format!("removed a restriction of the context {context}"), answer))
 }

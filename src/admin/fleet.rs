@@ -4,18 +4,18 @@ use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::runner::{CLASSES, TOKENS, id_of, shown_seconds};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::{Failure, print};
 use serde_json::{Value, json};
 
 const RUNNERS: &str = "/api/v3/runner";
 
 /// Finds a verb of `runner`.
-pub(super) fn runner(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn runner(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("list", list), ("pause", pause), ("resume", resume), ("config", config)], verb)
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let class = arguments.maybe_word();
     arguments.finish()?;
     let mut classes = remote.list(CLASSES)?;
@@ -46,7 +46,7 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     for wait in waits {
         eprintln!("{wait}");
     }
-    Ok(Said::List(table, runners))
+    Ok(VerbAnswer::List(table, runners))
 }
 
 /// Why tasks of a class wait, if some do.
@@ -70,15 +70,15 @@ fn wait(class: &Value, runners: &[Value]) -> Option<String> {
     Some(format!("{}: {waiting} wait, the oldest for {oldest}: {why}", text(class, "resource_class")))
 }
 
-fn pause(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn pause(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     set_pause(arguments, remote, true)
 }
 
-fn resume(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn resume(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     set_pause(arguments, remote, false)
 }
 
-fn set_pause(arguments: &mut Arguments, remote: &Remote, paused: bool) -> Result<Said, Failure> {
+fn set_pause(arguments: &mut Arguments, remote: &Remote, paused: bool) -> Result<VerbAnswer, Failure> {
     let (class, name) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     arguments.finish()?;
     let (whom, answer) = match name {
@@ -92,10 +92,10 @@ fn set_pause(arguments: &mut Arguments, remote: &Remote, paused: bool) -> Result
         }
     };
     let told = if paused { "gets no further tasks; what runs goes on" } else { "gets tasks again" };
-    Ok(Said::Done(format!("{whom} {told}"), answer))
+    Ok(VerbAnswer::Done(format!("{whom} {told}"), answer))
 }
 
-fn config(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn config(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (class, name) = (arguments.word("NAMESPACE/NAME")?, arguments.option("name"));
     arguments.finish()?;
     let nickname = name.clone().unwrap_or_default();
@@ -112,5 +112,5 @@ fn config(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     if let Some(name) = name {
         file += &format!("runner:\n  name: {}\n", quoted(&name));
     }
-    print(&file).map(Said::Shown)
+    print(&file).map(VerbAnswer::Shown)
 }

@@ -79,7 +79,7 @@ fn shared_names(remote: &Remote, pipeline: &str) -> Result<HashSet<String>, Fail
     Ok(shared)
 }
 
-/// What became of a pipeline without workflows.
+/// The outcome of a pipeline without workflows.
 fn nothing_ran(remote: &Remote, pipeline: &str) -> Result<String, Failure> {
     let told = remote.call("GET", &format!("/api/v2/pipeline/{}", encode(pipeline)), None)?;
     Ok(plain(&why_nothing_ran(&told)))

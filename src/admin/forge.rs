@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, slug_path};
 use super::table::Table;
-use super::verb::{Said, text};
+use super::verb::{VerbAnswer, text};
 use crate::outcome::{Failure, exit};
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 const HOOK: &str = include_str!("post-receive.sh");
 
 /// Connects a project to its forge, or changes how it is connected.
-pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let mut body = Map::new();
@@ -41,7 +41,16 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     if arguments.flag("set-hook") {
         body.insert("set_hook".to_owned(), json!(true));
     }
+    let deletes = arguments.flag("delete-token");
+    if deletes {
+        body.insert("token".to_owned(), json!(""));
+    }
     let given = match (arguments.flag("with-token"), arguments.flag("with-secret")) {
+        (true, _) if deletes => {
+            return Err(Failure::usage(
+                "`--delete-token` takes away the token that `--with-token` would set: give one of the two",
+            ));
+        }
         (true, true) => {
             return Err(Failure::usage(
                 "`--with-token` and `--with-secret` both read standard input: run the command once for each",
@@ -53,7 +62,7 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     };
     match given {
         Some(field) => {
-            let value = arguments.value_from_stdin()?;
+            let value = arguments.secret_from_stdin()?;
             body.insert(field.to_owned(), json!(value.expose()));
         }
         None => arguments.finish()?,
@@ -90,26 +99,33 @@ pub(super) fn connect(arguments: &mut Arguments, remote: &Remote) -> Result<Said
         None => line("looks at the refs", "never (`--poll 5m` where no webhook gets through)"),
     }
     line("the webhook on the forge", text(&answer, "hook"));
-    line("the token is not used any more (`--with-token` sets another)", text(&answer, "token_message"));
+    let (whose, anew) = match text(&answer, "token_of") {
+        "organization" => ("the token of its organization", "runlet admin forge-token set"),
+        _ => ("the token", "--with-token"),
+    };
+    line(&format!("{whose} is not used any more (`{anew}` sets another)"), text(&answer, "token_message"));
+    if answer["token_of"] == json!("organization") {
+        line("shows the forge", whose);
+    }
     let said = said.trim_end().to_owned();
     if answer["is_hook_set"] == json!(false) {
         let message = format!("{slug} is connected, and its webhook is not set");
-        return Ok(Said::Partly(said, answer, Failure { code: exit::FAILED, message }));
+        return Ok(VerbAnswer::Partly(said, answer, Failure { code: exit::FAILED, message }));
     }
-    Ok(Said::Done(said, answer))
+    Ok(VerbAnswer::Done(said, answer))
 }
 
 /// Ends a connection.
-pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn disconnect(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("/api/v2/project/{path}/connection"), None)?;
-    Ok(Said::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
+    Ok(VerbAnswer::Done(format!("{slug} is connected to no forge any more; its webhook is refused"), answer))
 }
 
 /// Lists what came from the forge of a project, or has one worked off again.
-pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/deliveries", slug_path(&slug)?);
     let replay = arguments.option("replay");
@@ -121,7 +137,7 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<S
             )));
         }
         let answer = remote.call("POST", &format!("{path}/{id}/replay"), None)?;
-        return Ok(Said::Done(format!("delivery {id} is worked off again"), answer));
+        return Ok(VerbAnswer::Done(format!("delivery {id} is worked off again"), answer));
     }
     let items = remote.list(&path)?;
     let mut table = Table::new(&["ID", "RECEIVED", "FROM", "EVENT", "VERDICT", "WHAT BECAME OF IT"]);
@@ -150,11 +166,11 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<S
             row(&mut table, &format!("{} {what}", text(change, "name")));
         }
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
 /// Lists what the forge of a project was told of commits, and what it could not be told.
-pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = format!("/api/v2/project/{}/statuses", slug_path(&slug)?);
     arguments.finish()?;
@@ -178,21 +194,28 @@ pub(super) fn statuses(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
             text(item, "message"),
         ]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
 /// Prints the hook of a plain git server.
-pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("GET", &format!("/api/v2/project/{path}/connection"), None)?;
+    let forge = text(&answer, "forge");
+    if forge != "git" {
+        // What the hook sends would be refused as that of another forge.
+        return Err(Failure::usage(format!(
+            "{slug} is connected to {forge}, which sends its own webhooks: the hook is for a plain git server (`runlet admin project connect {slug} --forge git`)"
+        )));
+    }
     let script = HOOK.replace("@ADDRESS@", text(&answer, "address")).replace("@REPOSITORY@", &slug);
-    Ok(Said::Done(script.trim_end().to_owned(), json!({ "script": script })))
+    Ok(VerbAnswer::Done(script.trim_end().to_owned(), json!({ "script": script })))
 }
 
 /// Shows the settings of a project, or changes some.
-pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let mut changes = Map::new();
@@ -222,5 +245,5 @@ pub(super) fn settings(arguments: &mut Arguments, remote: &Remote) -> Result<Sai
     for (name, value) in answer["data"]["attributes"].as_object().into_iter().flatten() {
         table.row(&[name, &value.to_string()]);
     }
-    Ok(Said::List(table, vec![answer["data"]["attributes"].clone()]))
+    Ok(VerbAnswer::List(table, vec![answer["data"]["attributes"].clone()]))
 }

@@ -11,6 +11,7 @@ mod context;
 mod fleet;
 mod follow;
 mod forge;
+mod forge_token;
 mod people;
 mod pipeline;
 mod project;
@@ -27,7 +28,7 @@ use arguments::Arguments;
 use remote::Remote;
 use serde_json::Value;
 use std::ffi::OsString;
-use verb::{Said, UnknownVerb};
+use verb::{UnknownVerb, VerbAnswer};
 
 /// `runlet admin --help`.
 pub const HELP: &str = "\
@@ -74,12 +75,13 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
   project delete SLUG                                with its pipelines and variables
   project settings SLUG [NAME=VALUE]...              shows or changes what is built: pull requests, forks, paths
   project connect SLUG [--forge KIND] [--api URL] [--poll DURATION|never] [--with-token | --with-secret]
-                       [--rotate-secret] [--repository-id ID] [--repository-name NAME] [--set-hook]
+                       [--rotate-secret] [--repository-id ID] [--repository-name NAME] [--set-hook] [--delete-token]
                                                      says where its forge sends webhooks, and with which secret;
                                                      --with-token: reads a token for its API from standard input;
                                                      --with-secret: the same for a secret that the forge has made, such
                                                      as a signing token of GitLab;
-                                                     --set-hook: makes the webhook there by that token
+                                                     --set-hook: makes the webhook there by that token;
+                                                     --delete-token: the project goes by none of its own any more
   project disconnect SLUG
   project access SLUG [--new-key | --with-key | --with-token [--username NAME] [--bearer] | --with-known-hosts]
                       [--delete-key FINGERPRINT] [--delete-token]
@@ -88,7 +90,7 @@ Projects; SLUG is VCS/ORGANIZATION/REPOSITORY, such as gh/acme/app
                                                      given comes from standard input
   project deliveries SLUG [--replay ID]              what came from the forge, and what became of it
   project statuses SLUG                              what the forge was told of commits, and what is in the way
-  project hook SLUG                                  prints the post-receive hook of a plain git server
+  project hook SLUG                                  prints the post-receive hook of a plain git server (--forge git)
   variable set SLUG NAME                             the value is read from standard input
   variable list SLUG
   variable delete SLUG NAME
@@ -105,6 +107,15 @@ Contexts; OWNER is VCS/ORGANIZATION
   context unset OWNER NAME VARIABLE
   context restrict OWNER NAME --project SLUG | --rule EXPRESSION | --group ID
   context unrestrict OWNER NAME ID
+
+Tokens of organizations for their forge; OWNER is VCS/ORGANIZATION
+  forge-token set OWNER [--forge KIND] [--api URL] [--username NAME] [--for-jobs]
+                                                     reads a token from standard input that the projects of OWNER go by
+                                                     that have none of their own, at the forge whose API is at URL only;
+                                                     --for-jobs: jobs get it for checkout, but those of forks
+  forge-token list                                   without the tokens
+  forge-token show OWNER                             says which projects go by it
+  forge-token delete OWNER
 
 GitHub Apps; OWNER is a SLUG, or VCS/ORGANIZATION for all of its projects that have none of their own
   github-app set OWNER ID [--installation ID]        its private key is read from standard input
@@ -146,11 +157,12 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         "variable" => project::variable(&verb),
         "pipeline" => pipeline::pipeline(&verb),
         "context" => context::context(&verb),
+        "forge-token" => forge_token::forge_token(&verb),
         "github-app" => app::app(&verb),
         "audit" => audit::audit(&verb),
         _ => {
             return Err(Failure::usage(format!(
-                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, github-app, audit); see `runlet admin --help`"
+                "unknown noun `{noun}` (known: resource-class, token, runner, task, storage, user, personal-token, project, variable, pipeline, context, forge-token, github-app, audit); see `runlet admin --help`"
             )));
         }
     };
@@ -163,26 +175,26 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     // Failures quote what the control plane answers, and that quotes others.
     let clean = |failure: Failure| Failure { message: plain(&failure.message), ..failure };
     match act(&mut arguments, &remote).map_err(clean)? {
-        Said::Failed(failure, answer) => {
+        VerbAnswer::Failed(failure, answer) => {
             if json {
                 print(&pretty(&answer))?;
             }
             Err(clean(failure))
         }
-        Said::Partly(text, answer, failure) => {
+        VerbAnswer::Partly(text, answer, failure) => {
             print(&if json { pretty(&answer) } else { format!("{}\n", plain(&text)) })?;
             Err(clean(failure))
         }
-        Said::Done(_, answer) | Said::Secret(_, answer) if json => print(&pretty(&answer)),
-        Said::List(_, items) if json => print(&pretty(&Value::Array(items))),
-        Said::Done(text, _) => print(&format!("{}\n", plain(&text))),
-        Said::Secret(text, answer) => {
+        VerbAnswer::Done(_, answer) | VerbAnswer::Secret(_, answer) if json => print(&pretty(&answer)),
+        VerbAnswer::List(_, items) if json => print(&pretty(&Value::Array(items))),
+        VerbAnswer::Done(text, _) => print(&format!("{}\n", plain(&text))),
+        VerbAnswer::Secret(text, answer) => {
             // The secret alone is on standard output, so that it can go into a file.
             eprintln!("{text}");
             print(&format!("{}\n", answer["token"].as_str().unwrap_or_default()))
         }
-        Said::List(table, _) => print(&table.render()),
-        Said::Shown(code) => Ok(code),
+        VerbAnswer::List(table, _) => print(&table.render()),
+        VerbAnswer::Shown(code) => Ok(code),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::Failure;
 use serde_json::json;
 
@@ -11,16 +11,16 @@ const USERS: &str = "/api/v2/user";
 const TOKENS: &str = "/api/v2/personal-token";
 
 /// Finds a verb of `user`.
-pub(super) fn user(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn user(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("create", create), ("list", list), ("delete", delete)], verb)
 }
 
 /// Finds a verb of `personal-token`.
-pub(super) fn token(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn token(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("create", create_token), ("list", list_tokens), ("delete", delete_token)], verb)
 }
 
-fn create(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let login = arguments.word("LOGIN")?;
     let (name, is_admin) = (arguments.option("name"), arguments.flag("admin"));
     arguments.finish()?;
@@ -28,10 +28,10 @@ fn create(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     let made = remote.call("POST", USERS, Some(body))?;
     let what = if is_admin { "administrator" } else { "user" };
     let next = format!("`runlet admin personal-token create {login}` lets them in");
-    Ok(Said::Done(format!("made the {what} {login}; {next}"), made))
+    Ok(VerbAnswer::Done(format!("made the {what} {login}; {next}"), made))
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     arguments.finish()?;
     let items = remote.list(USERS)?;
     let mut table = Table::new(&["LOGIN", "NAME", "ADMINISTRATOR", "CREATED"]);
@@ -39,25 +39,25 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
         let is_admin = if item["is_admin"] == true { "yes" } else { "no" };
         table.row(&[text(item, "login"), text(item, "name"), is_admin, text(item, "created_at")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let login = arguments.word("LOGIN")?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("{USERS}/{}", encode(&login)), None)?;
-    Ok(Said::Done(format!("deleted {login} and their tokens"), answer))
+    Ok(VerbAnswer::Done(format!("deleted {login} and their tokens"), answer))
 }
 
-fn create_token(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create_token(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let login = arguments.word("LOGIN")?;
     let label = arguments.option("label").unwrap_or_default();
     arguments.finish()?;
     let made = remote.call("POST", TOKENS, Some(json!({ "user": login, "label": label })))?;
-    Ok(Said::Secret(format!("made a personal token for {login}; it is shown this once"), made))
+    Ok(VerbAnswer::Secret(format!("made a personal token for {login}; it is shown this once"), made))
 }
 
-fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let login = arguments.maybe_word();
     arguments.finish()?;
     let query = login.map(|login| format!("?user={}", encode(&login)));
@@ -66,12 +66,12 @@ fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failu
     for item in &items {
         table.row(&[text(item, "id"), text(item, "label"), text(item, "created_at")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn delete_token(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete_token(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("{TOKENS}/{}", encode(&id)), None)?;
-    Ok(Said::Done(format!("deleted the personal token {id}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted the personal token {id}"), answer))
 }

@@ -4,17 +4,17 @@ use super::arguments::Arguments;
 use super::follow::follow;
 use super::remote::{Remote, encode, slug_path};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::config::typed_parameters;
 use crate::outcome::{Failure, exit};
 use serde_json::{Value, json};
 
 /// Finds a verb of `pipeline`.
-pub(super) fn pipeline(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn pipeline(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("trigger", trigger), ("show", show), ("follow", follow_one)], verb)
 }
 
-fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let checkout = json!({ "branch": arguments.option("branch"), "tag": arguments.option("tag") });
@@ -51,7 +51,7 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
     let answer = remote.call("POST", &format!("/api/v2/project/{path}/pipeline/run"), Some(body))?;
     let Some(number) = answer["number"].as_i64() else {
         let why = answer["message"].as_str().unwrap_or("no pipeline was made").to_owned();
-        return Ok(Said::Done(why, answer));
+        return Ok(VerbAnswer::Done(why, answer));
     };
     let id = answer["id"].as_str().unwrap_or_default();
     // The answer to a trigger does not say what became of its config.
@@ -63,24 +63,24 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> 
         let code = if is_invalid { exit::INVALID_CONFIG } else { exit::FAILED };
         let told: Vec<&str> = errors().filter_map(|error| error["message"].as_str()).collect();
         let message = format!("pipeline {number} ({id}) has errors:\n{}", told.join("\n"));
-        return Ok(Said::Failed(Failure { code, message }, pipeline));
+        return Ok(VerbAnswer::Failed(Failure { code, message }, pipeline));
     }
     let made =
         format!("pipeline {number} of {slug} was made ({id}): {}", remote.page(&format!("{path}/{number}")));
     if follows {
         crate::outcome::print(&format!("{made}\n"))?;
-        return follow(remote, id).map(Said::Shown);
+        return follow(remote, id).map(VerbAnswer::Shown);
     }
-    Ok(Said::Done(made, pipeline))
+    Ok(VerbAnswer::Done(made, pipeline))
 }
 
-fn follow_one(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn follow_one(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
-    follow(remote, &id).map(Said::Shown)
+    follow(remote, &id).map(VerbAnswer::Shown)
 }
 
-fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn show(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
     let mut table = Table::new(&["WORKFLOW", "JOB", "NUMBER", "STATUS", "REASON"]);
@@ -97,7 +97,7 @@ fn show(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
             shown.push(told["data"].clone());
         }
     }
-    Ok(Said::List(table, shown))
+    Ok(VerbAnswer::List(table, shown))
 }
 
 fn guessed(text: String) -> Value {

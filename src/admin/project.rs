@@ -5,13 +5,13 @@ use super::arguments::Arguments;
 use super::forge;
 use super::remote::{Remote, encode, owner_path, slug_path};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 /// Finds a verb of `project`.
-pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
-    let verbs: [(&str, Act); 11] = [
+pub(super) fn project(verb: &str) -> Result<VerbFunction, UnknownVerb> {
+    let verbs: [(&str, VerbFunction); 11] = [
         ("create", create),
         ("list", list),
         ("set-repository", set_repository),
@@ -28,11 +28,11 @@ pub(super) fn project(verb: &str) -> Result<Act, UnknownVerb> {
 }
 
 /// Finds a verb of `variable`.
-pub(super) fn variable(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn variable(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("set", set_variable), ("list", list_variables), ("delete", delete_variable)], verb)
 }
 
-fn create(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let (owner, _) = path.rsplit_once('/').unwrap_or_default();
@@ -42,10 +42,10 @@ fn create(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     });
     arguments.finish()?;
     let made = remote.call("POST", &format!("/api/v2/organization/{owner}/project"), Some(body))?;
-    Ok(Said::Done(format!("made the project {}", made["slug"].as_str().unwrap_or(&slug)), made))
+    Ok(VerbAnswer::Done(format!("made the project {}", made["slug"].as_str().unwrap_or(&slug)), made))
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let owner = arguments.option("organization");
     arguments.finish()?;
     let query = match &owner {
@@ -65,10 +65,10 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
             &text(&item["repository_url"]),
         ]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn set_repository(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_repository(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     let (url, branch) = (arguments.maybe_word(), arguments.option("default-branch"));
@@ -84,28 +84,28 @@ fn set_repository(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fa
     let answer = remote.call("PATCH", &format!("/api/v2/project/{path}"), Some(body.into()))?;
     let url = answer["repository_url"].as_str().unwrap_or("no repository");
     let branch = answer["vcs_info"]["default_branch"].as_str().unwrap_or_default();
-    Ok(Said::Done(format!("{slug} is built from {url}, by default its branch {branch}"), answer))
+    Ok(VerbAnswer::Done(format!("{slug} is built from {url}, by default its branch {branch}"), answer))
 }
 
-fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let slug = arguments.word("SLUG")?;
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("/api/v2/project/{path}"), None)?;
-    Ok(Said::Done(format!("deleted the project {slug}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted the project {slug}"), answer))
 }
 
-fn set_variable(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_variable(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (slug, name) = (arguments.word("SLUG")?, arguments.word("NAME")?);
     let path = slug_path(&slug)?;
     let value = arguments.value_from_stdin()?;
     let body = json!({ "name": name, "value": value.expose() });
     let answer = remote.call("POST", &format!("/api/v2/project/{path}/envvar"), Some(body))?;
     let shown = answer["value"].as_str().unwrap_or_default().to_owned();
-    Ok(Said::Done(format!("set {name} of {slug} ({shown})"), answer))
+    Ok(VerbAnswer::Done(format!("set {name} of {slug} ({shown})"), answer))
 }
 
-fn list_variables(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list_variables(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let path = slug_path(&arguments.word("SLUG")?)?;
     arguments.finish()?;
     let items = remote.list(&format!("/api/v2/project/{path}/envvar"))?;
@@ -114,13 +114,13 @@ fn list_variables(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fa
         let text = |key: &str| item[key].as_str().unwrap_or_default();
         table.row(&[text("name"), text("value"), text("created_at")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn delete_variable(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete_variable(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (slug, name) = (arguments.word("SLUG")?, arguments.word("NAME")?);
     let path = slug_path(&slug)?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("/api/v2/project/{path}/envvar/{}", encode(&name)), None)?;
-    Ok(Said::Done(format!("deleted {name} of {slug}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted {name} of {slug}"), answer))
 }

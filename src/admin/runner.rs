@@ -3,7 +3,7 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode, failure};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, not_found, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, not_found, text};
 use crate::http::Error;
 use crate::outcome::Failure;
 use crate::protocol::duration;
@@ -14,7 +14,7 @@ pub(super) const CLASSES: &str = "/api/v3/runner/resource";
 pub(super) const TOKENS: &str = "/api/v3/runner/token";
 
 /// Finds a verb of `resource-class`.
-pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn class(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(
         &[
             ("create", create_class),
@@ -31,11 +31,11 @@ pub(super) fn class(verb: &str) -> Result<Act, UnknownVerb> {
 }
 
 /// Finds a verb of `token`.
-pub(super) fn token(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn token(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("create", create_token), ("list", list_tokens), ("delete", delete_token)], verb)
 }
 
-fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let name = arguments.word("NAMESPACE/NAME")?;
     let description = arguments.option("description").unwrap_or_default();
     let budget = arguments.option("budget").map(|text| seconds(&text)).transpose()?;
@@ -47,7 +47,7 @@ fn create_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
     });
     let made = remote.call("POST", CLASSES, Some(body))?;
     let next = "`runlet admin token create` makes a token for its runners";
-    Ok(Said::Done(format!("made the resource class {name}; {next}"), made))
+    Ok(VerbAnswer::Done(format!("made the resource class {name}; {next}"), made))
 }
 
 fn seconds(text: &str) -> Result<u64, Failure> {
@@ -70,18 +70,18 @@ fn change(remote: &Remote, name: &str, terms: Value) -> Result<Value, Failure> {
     remote.call("PATCH", &path, Some(terms))
 }
 
-fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_budget(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (name, budget) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     let budget = budget.map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
     let answer = change(remote, &name, json!({ "budget_seconds": budget }))?;
-    Ok(Said::Done(
+    Ok(VerbAnswer::Done(
         format!("changed the budget of {name}; it counts for tasks that are claimed from now on"),
         answer,
     ))
 }
 
-fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, on_or_off(arguments)?);
     arguments.finish()?;
     let answer = change(remote, &name, json!({ "unsafe_retries": wanted }))?;
@@ -90,13 +90,13 @@ fn set_unsafe_retries(arguments: &mut Arguments, remote: &Remote) -> Result<Said
     } else {
         "does not run again when the infrastructure fails under it"
     };
-    Ok(Said::Done(
+    Ok(VerbAnswer::Done(
         format!("a task of {name} that has begun {told}; it counts for tasks that are claimed from now on"),
         answer,
     ))
 }
 
-fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (name, wanted) = (arguments.word("NAMESPACE/NAME")?, on_or_off(arguments)?);
     arguments.finish()?;
     let answer = change(remote, &name, json!({ "takes_untrusted": wanted }))?;
@@ -105,10 +105,10 @@ fn set_untrusted(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fai
     } else {
         "takes no jobs of pull requests from forks"
     };
-    Ok(Said::Done(format!("{name} {told}"), answer))
+    Ok(VerbAnswer::Done(format!("{name} {told}"), answer))
 }
 
-fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (class, limit) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     let limit = limit.map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
@@ -117,16 +117,16 @@ fn set_wait(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure>
         Some(limit) => format!("a job that no runner of {class} takes within {} ends", shown_seconds(limit)),
         None => format!("jobs may wait for a runner of {class} for as long as it takes"),
     };
-    Ok(Said::Done(told, answer))
+    Ok(VerbAnswer::Done(told, answer))
 }
 
-fn set_begin(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn set_begin(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (class, limit) = (arguments.word("NAMESPACE/NAME")?, arguments.maybe_word());
     let limit = limit.map(|text| seconds(&text)).transpose()?;
     arguments.finish()?;
     let answer = change(remote, &class, json!({ "begin_limit_seconds": limit }))?;
     let limit = limit.map_or("10m".to_owned(), shown_seconds);
-    Ok(Said::Done(
+    Ok(VerbAnswer::Done(
         format!(
             "a task of {class} goes back to its queue when it has not begun {limit} after its claim; it counts for tasks that are claimed from now on"
         ),
@@ -142,7 +142,7 @@ pub(super) fn id_of(remote: &Remote, name: &str) -> Result<String, Failure> {
     id.ok_or_else(|| not_found(format!("there is no resource class `{name}`")))
 }
 
-fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let namespace = arguments.option("namespace");
     arguments.finish()?;
     let query = namespace.map(|namespace| format!("?namespace={}", encode(&namespace)));
@@ -154,7 +154,7 @@ fn list_classes(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
         let (name, id) = (text(item, "resource_class"), text(item, "id"));
         table.row(&[name, id, &budget, unsafe_retries, text(item, "description")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
 /// A budget as it is written: `15m`, `1h30m`.
@@ -163,7 +163,7 @@ pub(super) fn shown_seconds(seconds: u64) -> String {
     parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect()
 }
 
-fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let (name, force) = (arguments.word("NAMESPACE/NAME")?, arguments.flag("force"));
     arguments.finish()?;
     let path = format!("{CLASSES}/{}", id_of(remote, &name)?);
@@ -179,7 +179,7 @@ fn delete_class(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Fail
             other => other.map_err(failure)?,
         },
     };
-    Ok(Said::Done(format!("deleted the resource class {name}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted the resource class {name}"), answer))
 }
 
 /// Whether the person at the terminal wants it all the same.
@@ -192,17 +192,17 @@ fn agrees(obstacle: &str) -> bool {
     std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }
 
-fn create_token(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn create_token(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let class = arguments.word("NAMESPACE/NAME")?;
     let nickname = arguments.option("nickname").unwrap_or_default();
     arguments.finish()?;
     let body = json!({ "resource_class": class, "nickname": nickname });
     let made = remote.call("POST", TOKENS, Some(body))?;
     let told = "it is shown this once; it belongs into `api.auth_token` of the runner's settings";
-    Ok(Said::Secret(format!("made a token for runners of {class}; {told}"), made))
+    Ok(VerbAnswer::Secret(format!("made a token for runners of {class}; {told}"), made))
 }
 
-fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let class = arguments.word("NAMESPACE/NAME")?;
     arguments.finish()?;
     let items = remote.list(&format!("{TOKENS}?resource-class={}", encode(&class)))?;
@@ -210,12 +210,12 @@ fn list_tokens(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failu
     for item in &items {
         table.row(&[text(item, "id"), text(item, "nickname"), text(item, "created_at")]);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn delete_token(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn delete_token(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
     let answer = remote.call("DELETE", &format!("{TOKENS}/{}", encode(&id)), None)?;
-    Ok(Said::Done(format!("deleted the token {id}"), answer))
+    Ok(VerbAnswer::Done(format!("deleted the token {id}"), answer))
 }

@@ -3,20 +3,20 @@
 use super::arguments::Arguments;
 use super::remote::Remote;
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::Failure;
 use serde_json::{Value, json};
 
 /// Verbs of `storage`.
-pub(super) fn storage(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn storage(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("list", list)], verb)
 }
 
-fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     arguments.finish()?;
     let mut answer = remote.call("GET", "/api/v2/storage", None)?;
     let Value::Array(mut items) = answer["items"].take() else {
-        return Ok(Said::List(table(&[]), Vec::new()));
+        return Ok(VerbAnswer::List(table(&[]), Vec::new()));
     };
     let disk = &answer["disk"];
     for (kind, bytes) in [
@@ -26,7 +26,7 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
     ] {
         items.push(json!({ "project": "-", "kind": kind, "count": null, "bytes": bytes }));
     }
-    Ok(Said::List(table(&items), items))
+    Ok(VerbAnswer::List(table(&items), items))
 }
 
 fn table(items: &[Value]) -> Table {

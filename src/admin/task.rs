@@ -3,17 +3,17 @@
 use super::arguments::Arguments;
 use super::remote::{Remote, encode};
 use super::table::Table;
-use super::verb::{Act, Said, UnknownVerb, find, text};
+use super::verb::{UnknownVerb, VerbAnswer, VerbFunction, find, text};
 use crate::outcome::Failure;
 
 const HELD: &str = "/api/v3/runner/held-tasks";
 
 /// Verbs of `task`.
-pub(super) fn task(verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn task(verb: &str) -> Result<VerbFunction, UnknownVerb> {
     find(&[("held", held), ("release", release), ("end", end)], verb)
 }
 
-fn held(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn held(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     arguments.finish()?;
     let items = remote.list(HELD)?;
     let mut table = Table::new(&["ID", "STATUS", "RESOURCE CLASS", "RUNNER", "JOB"]);
@@ -21,20 +21,20 @@ fn held(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
         let cells = ["id", "status", "resource_class", "runner", "job_id"].map(|key| text(item, key));
         table.row(&cells);
     }
-    Ok(Said::List(table, items))
+    Ok(VerbAnswer::List(table, items))
 }
 
-fn release(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn release(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     decide(arguments, remote, "release", "released")
 }
 
-fn end(arguments: &mut Arguments, remote: &Remote) -> Result<Said, Failure> {
+fn end(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failure> {
     decide(arguments, remote, "end", "ended")
 }
 
-fn decide(arguments: &mut Arguments, remote: &Remote, verb: &str, done: &str) -> Result<Said, Failure> {
+fn decide(arguments: &mut Arguments, remote: &Remote, verb: &str, done: &str) -> Result<VerbAnswer, Failure> {
     let id = arguments.word("ID")?;
     arguments.finish()?;
     let answer = remote.call("POST", &format!("{HELD}/{}/{verb}", encode(&id)), None)?;
-    Ok(Said::Done(format!("{done} the task {id}"), answer))
+    Ok(VerbAnswer::Done(format!("{done} the task {id}"), answer))
 }

@@ -7,7 +7,7 @@ use crate::outcome::{Failure, exit};
 use serde_json::Value;
 
 /// The answer of a verb.
-pub(super) enum Said {
+pub(super) enum VerbAnswer {
     /// A sentence, and the answer of the API.
     Done(String, Value),
     /// A sentence for the terminal, and an answer with a `token` that is shown once.
@@ -23,7 +23,7 @@ pub(super) enum Said {
 }
 
 /// The function of a verb.
-pub(super) type Act = fn(&mut Arguments, &Remote) -> Result<Said, Failure>;
+pub(super) type VerbFunction = fn(&mut Arguments, &Remote) -> Result<VerbAnswer, Failure>;
 
 /// A noun has no verb of this name.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct UnknownVerb {
 }
 
 /// Finds a verb by its name.
-pub(super) fn find(verbs: &[(&'static str, Act)], verb: &str) -> Result<Act, UnknownVerb> {
+pub(super) fn find(verbs: &[(&'static str, VerbFunction)], verb: &str) -> Result<VerbFunction, UnknownVerb> {
     let found = verbs.iter().find(|(name, _)| *name == verb).map(|(_, act)| *act);
     found.ok_or_else(|| UnknownVerb { known: verbs.iter().map(|(name, _)| *name).collect() })
 }

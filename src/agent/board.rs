@@ -16,7 +16,7 @@ pub(super) const DURATIONS: [u64; 7] = [30, 60, 300, 900, 3600, 7200, 18_000];
 /// Present work of a runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum State {
+pub(super) enum Activity {
     /// It has not asked yet.
     Starting,
     /// It waits for a task.
@@ -32,16 +32,16 @@ pub(super) enum State {
 }
 
 /// Every state, with its word.
-pub(super) const STATES: [(State, &str); 6] = [
-    (State::Starting, "starting"),
-    (State::Idle, "idle"),
-    (State::Running, "running"),
-    (State::BackingOff, "backing_off"),
-    (State::Closed, "closed"),
-    (State::Draining, "draining"),
+pub(super) const STATES: [(Activity, &str); 6] = [
+    (Activity::Starting, "starting"),
+    (Activity::Idle, "idle"),
+    (Activity::Running, "running"),
+    (Activity::BackingOff, "backing_off"),
+    (Activity::Closed, "closed"),
+    (Activity::Draining, "draining"),
 ];
 
-impl State {
+impl Activity {
     pub(super) fn word(self) -> &'static str {
         STATES.iter().find(|(state, _)| *state == self).map_or("", |(_, word)| word)
     }
@@ -81,7 +81,7 @@ pub(super) struct BoardReport {
     pub(super) pid: u32,
     /// Seconds since 1970, here and below.
     pub(super) started: u64,
-    pub(super) state: State,
+    pub(super) state: Activity,
     /// Reason of the state, in words for people.
     pub(super) reason: String,
     pub(super) since: u64,
@@ -118,7 +118,7 @@ impl Board {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: now,
-            state: State::Starting,
+            state: Activity::Starting,
             reason: String::new(),
             since: now,
             task: None,
@@ -146,7 +146,7 @@ impl Board {
     }
 
     /// The runner is at something, for a reason; remembered as a decision when either is new.
-    pub(super) fn state(&self, state: State, reason: &str) {
+    pub(super) fn state(&self, state: Activity, reason: &str) {
         let mut inner = self.lock();
         inner.round = Instant::now();
         let report = &mut inner.report;
@@ -214,7 +214,7 @@ impl Board {
 
     /// Whether it works for the control plane, or waits for it to say something.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.lock().report.state, State::Idle | State::Running)
+        matches!(self.lock().report.state, Activity::Idle | Activity::Running)
     }
 }
 
@@ -246,18 +246,18 @@ mod tests {
     fn the_last_decisions_stay_and_a_state_is_told_once() {
         let board = Board::new("n", "https://ci");
         for _ in 0..3 {
-            board.state(State::Idle, "");
+            board.state(Activity::Idle, "");
         }
         assert_eq!(board.report().decisions.len(), 1);
         assert!(board.is_ready() && board.is_live());
         board.begun("t-1", "build", Duration::from_secs(100));
-        board.state(State::Running, "build");
+        board.state(Activity::Running, "build");
         board.ended("success");
         let report = board.report();
         assert_eq!(report.tasks, [Count { of: "success".into(), count: 1 }]);
         assert_eq!((report.durations, report.task), ([0, 0, 1, 0, 0, 0, 0, 0], None));
         for n in 0..20 {
-            board.state(State::BackingOff, &n.to_string());
+            board.state(Activity::BackingOff, &n.to_string());
         }
         let report = board.report();
         assert_eq!(report.decisions.len(), DECISIONS);

@@ -22,7 +22,7 @@ const CLASS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Result of a claim.
 #[derive(Debug)]
-pub(super) enum Claimed {
+pub(super) enum ClaimOutcome {
     /// A task, which is now this runner's.
     Task(Box<Task>),
     /// No task; the same claim may be made again.
@@ -119,7 +119,7 @@ impl Claims {
     }
 
     /// Asks once for a task, parked at most for `wait`.
-    pub(super) fn claim(&mut self, nonce: &str, wait: Duration) -> Claimed {
+    pub(super) fn claim(&mut self, nonce: &str, wait: Duration) -> ClaimOutcome {
         let claims = match self.claims_client() {
             Ok(claims) => claims,
             Err(error) => return self.failed(&error, Instant::now()),
@@ -133,7 +133,7 @@ impl Claims {
                 self.board.answered();
                 self.board.claimed("nothing");
                 self.trouble.clear();
-                Claimed::Nothing
+                ClaimOutcome::Nothing
             }
             Ok(Answered::Task(task)) => {
                 let now = Instant::now();
@@ -146,7 +146,7 @@ impl Claims {
                 self.board.class(&task.job.resource_class);
                 self.board.begun(task.id.as_str(), &task.job_name, Duration::ZERO);
                 self.trouble.clear();
-                Claimed::Task(task)
+                ClaimOutcome::Task(task)
             }
             Ok(Answered::Unreadable { task, token, why }) => {
                 let now = Instant::now();
@@ -156,13 +156,13 @@ impl Claims {
                 let back = GivenBackTask { id: &task.id, token: &token, allocation: Some(&task.allocation) };
                 self.give_back(&back, GiveBackReason::Host, &why, self.life.host_pause());
                 self.life.not_begun(Instant::now());
-                Claimed::NonceSpent
+                ClaimOutcome::NonceSpent
             }
             Err(error) => {
                 record!(Debug; "a claim failed: {error}");
                 if self.hear().is_some() || self.stop.leaves() || self.stop.reloads() != reloads {
                     // Cut by a request to this runner.
-                    return Claimed::Nothing;
+                    return ClaimOutcome::Nothing;
                 }
                 self.failed(&error, started)
             }
@@ -187,22 +187,22 @@ impl Claims {
         Ok(claims)
     }
 
-    fn failed(&mut self, error: &http::Error, started: Instant) -> Claimed {
+    fn failed(&mut self, error: &http::Error, started: Instant) -> ClaimOutcome {
         if error.code() == Some(RefusalCode::HoldsTask) {
             let held = error.refusal().and_then(|refusal| refusal.task.as_deref().cloned());
             self.disown(held);
-            return Claimed::NonceSpent;
+            return ClaimOutcome::NonceSpent;
         }
         let notice = self.life.claim_failed(error, started, Instant::now(), retry::random());
         tell(notice);
         self.board.claimed("failed");
         self.trouble = error.to_string();
         // The same answer would come again for the same nonce.
-        let http::Error::TooLong { claimed, .. } = error else { return Claimed::Nothing };
+        let http::Error::TooLong { claimed, .. } = error else { return ClaimOutcome::Nothing };
         if let Some((task, allocation)) = claimed.as_deref().and_then(calls::claimed) {
             self.lost(&task, Some(allocation), &self.trouble.clone());
         }
-        Claimed::NonceSpent
+        ClaimOutcome::NonceSpent
     }
 
     /// This claim has got a task before, which nobody runs here: only a runner without a task claims.

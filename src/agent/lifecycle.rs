@@ -65,18 +65,18 @@ pub enum ExitReason {
 
 /// Why a task is ended by the runner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum EndReason {
     TooLong,
     DrainTooLong,
     Cancelled,
 }
 
-impl Why {
+impl EndReason {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Why::TooLong => "the task runs longer than `runner.max_run_time`",
-            Why::DrainTooLong => "draining lasts longer than `runner.max_run_time`",
-            Why::Cancelled => "the runner was told to stop a second time",
+            EndReason::TooLong => "the task runs longer than `runner.max_run_time`",
+            EndReason::DrainTooLong => "draining lasts longer than `runner.max_run_time`",
+            EndReason::Cancelled => "the runner was told to stop a second time",
         }
     }
 }
@@ -91,9 +91,9 @@ pub(super) enum Next {
     /// Wait for the task agent, at most until then, or until the stop level changes.
     Watch(Option<Instant>),
     /// Ask the task agent to end.
-    Term(Why),
+    Term(EndReason),
     /// Kill the task agent, which did not end in time.
-    Kill(Why),
+    Kill(EndReason),
     /// End the runner, for this reason.
     Exit(ExitReason),
 }
@@ -107,7 +107,7 @@ enum State {
         delivering: bool,
     },
     Ending {
-        why: Why,
+        why: EndReason,
         since: Instant,
         killed: bool,
         claimed: Instant,
@@ -191,7 +191,7 @@ impl Lifecycle {
     /// for a task that has run for too long.
     pub(super) fn delivers(&mut self) {
         match self.state {
-            State::Running { since, .. } | State::Ending { why: Why::TooLong, claimed: since, .. } => {
+            State::Running { since, .. } | State::Ending { why: EndReason::TooLong, claimed: since, .. } => {
                 self.state = State::Running { since, delivering: true };
             }
             State::Idle | State::Ending { .. } | State::Over(_) => {}
@@ -262,11 +262,11 @@ impl Lifecycle {
                 let end = end.filter(|_| !delivering);
                 let drained = self.drain_since.and_then(|at| at.checked_add(self.limits.max_run_time));
                 let why = if self.level == Level::Cancel {
-                    Some(Why::Cancelled)
+                    Some(EndReason::Cancelled)
                 } else if drained.is_some_and(|at| now >= at) {
-                    Some(Why::DrainTooLong)
+                    Some(EndReason::DrainTooLong)
                 } else if end.is_some_and(|at| now >= at) {
-                    Some(Why::TooLong)
+                    Some(EndReason::TooLong)
                 } else {
                     None
                 };

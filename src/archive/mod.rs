@@ -26,7 +26,7 @@ pub enum Error {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::pack::Packer;
-    use super::tar::{Entry, Kind};
+    use super::tar::{ArchiveEntry, EntryKind};
     use super::unpack::{self, Target, unpack};
     use super::{Error, lz4, tar};
     use std::fs::{self, Permissions};
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn nothing_leaves_the_root() {
-        let entry = |kind: Kind, name: &str| Entry {
+        let entry = |kind: EntryKind, name: &str| ArchiveEntry {
             kind,
             name: name.as_bytes().to_vec(),
             mode: 0o644,
@@ -136,15 +136,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let outside = folder.path().join("outside");
         fs::create_dir(&outside).unwrap();
-        let link = || entry(Kind::Symlink(outside.display().to_string().into_bytes()), "link");
+        let link = || entry(EntryKind::Symlink(outside.display().to_string().into_bytes()), "link");
         for (number, entries) in [
-            vec![entry(Kind::File, "../outside/x")],
-            vec![entry(Kind::File, "/tmp/runlet-test-outside")],
-            vec![link(), entry(Kind::File, "link/x")],
-            vec![link(), entry(Kind::Folder, "link/x")],
-            vec![link(), entry(Kind::File, "link/deeper/x")],
-            vec![entry(Kind::HardLink(b"../outside/y".to_vec()), "x")],
-            vec![link(), entry(Kind::HardLink(b"link/y".to_vec()), "x")],
+            vec![entry(EntryKind::File, "../outside/x")],
+            vec![entry(EntryKind::File, "/tmp/runlet-test-outside")],
+            vec![link(), entry(EntryKind::File, "link/x")],
+            vec![link(), entry(EntryKind::Folder, "link/x")],
+            vec![link(), entry(EntryKind::File, "link/deeper/x")],
+            vec![entry(EntryKind::HardLink(b"../outside/y".to_vec()), "x")],
+            vec![link(), entry(EntryKind::HardLink(b"link/y".to_vec()), "x")],
         ]
         .into_iter()
         .enumerate()
@@ -173,8 +173,8 @@ mod tests {
             .map(|at| u8::from_str_radix(&ARCHIVE[2 * at..2 * at + 2], 16).unwrap())
             .collect();
         let mut reader = tar::Reader::new(lz4::Reader::new(&archive[..]));
-        let entry = Entry {
-            kind: Kind::File,
+        let entry = ArchiveEntry {
+            kind: EntryKind::File,
             name: b"a/file".to_vec(),
             mode: 0o750,
             size: 5,

@@ -1,7 +1,7 @@
 //! Files and folders to an archive: in the order of their names, links as links, files that are one on disk
 //! stored once.
 
-use super::tar::{self, Entry, Kind};
+use super::tar::{self, ArchiveEntry, EntryKind};
 use crate::system::fault::is_full;
 use crate::system::opening::open_regular;
 use crate::system::os::{MetadataExt, OsStrExt, OsStringExt};
@@ -102,7 +102,7 @@ impl<'s, W: Write> Packer<'s, W> {
         waiting: &mut Vec<(PathBuf, Vec<u8>)>,
     ) -> Result<(), Error> {
         let changed = (about.mtime(), u32::try_from(about.mtime_nsec()).unwrap_or(0));
-        let entry = |kind, name| Entry { kind, name, mode: about.mode() & 0o777, size: 0, changed };
+        let entry = |kind, name| ArchiveEntry { kind, name, mode: about.mode() & 0o777, size: 0, changed };
         if about.is_dir() {
             let mut children = Vec::new();
             match fs::read_dir(path).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
@@ -113,7 +113,7 @@ impl<'s, W: Write> Packer<'s, W> {
             children.sort_unstable_by(|a, b| b.cmp(a));
             // The root of a workspace is there already.
             if !name.is_empty() {
-                self.write(&entry(Kind::Folder, [&name[..], b"/"].concat()))?;
+                self.write(&entry(EntryKind::Folder, [&name[..], b"/"].concat()))?;
             }
             let prefix = if name.is_empty() { Vec::new() } else { [&name[..], b"/"].concat() };
             let place = |child: &OsStr| (path.join(child), [&prefix[..], child.as_bytes()].concat());
@@ -123,7 +123,7 @@ impl<'s, W: Write> Packer<'s, W> {
         if about.is_symlink() {
             let target = fs::read_link(path).map_err(cannot_read(path))?;
             self.files += 1;
-            return self.write(&entry(Kind::Symlink(target.into_os_string().into_vec()), name));
+            return self.write(&entry(EntryKind::Symlink(target.into_os_string().into_vec()), name));
         }
         if !about.is_file() {
             self.note(format!("skipped `{}`: neither a file nor a folder nor a link", path.display()));
@@ -140,11 +140,11 @@ impl<'s, W: Write> Packer<'s, W> {
         if about.nlink() > 1 {
             if let Some(first) = self.linked.get(&(about.dev(), about.ino())) {
                 let target = first.clone();
-                return self.write(&entry(Kind::HardLink(target), name));
+                return self.write(&entry(EntryKind::HardLink(target), name));
             }
             self.linked.insert((about.dev(), about.ino()), name.clone());
         }
-        self.write(&Entry { size: about.len(), ..entry(Kind::File, name) })?;
+        self.write(&ArchiveEntry { size: about.len(), ..entry(EntryKind::File, name) })?;
         self.copy(path, file, about.len())
     }
 
@@ -181,7 +181,7 @@ impl<'s, W: Write> Packer<'s, W> {
         tar::write_padding(&mut self.out, size).map_err(cannot_write)
     }
 
-    fn write(&mut self, entry: &Entry) -> Result<(), Error> {
+    fn write(&mut self, entry: &ArchiveEntry) -> Result<(), Error> {
         self.entries += 1;
         tar::write_header(&mut self.out, entry).map_err(cannot_write)
     }

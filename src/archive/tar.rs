@@ -14,7 +14,7 @@ const OCTAL_MAX: u64 = 0o777_7777_7777;
 
 /// Kind of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EntryKind {
     /// A file; its bytes follow.
     File,
     /// Folder, without the files in it.
@@ -27,9 +27,9 @@ pub enum Kind {
 
 /// One entry, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct ArchiveEntry {
     /// Kind of the entry.
-    pub kind: Kind,
+    pub kind: EntryKind,
     /// Name in the archive, `/` between parts.
     pub name: Vec<u8>,
     /// Permission bits, `0o777` at most.
@@ -40,7 +40,7 @@ pub struct Entry {
     pub changed: (i64, u32),
 }
 
-impl Entry {
+impl ArchiveEntry {
     /// The name as a path.
     pub fn path(&self) -> &Path {
         Path::new(OsStr::from_bytes(&self.name))
@@ -49,12 +49,12 @@ impl Entry {
 
 /// Writes the header of an entry. The bytes of a file are the caller's to write, followed by
 /// [`write_padding`].
-pub fn write_header(out: &mut impl Write, entry: &Entry) -> io::Result<()> {
+pub fn write_header(out: &mut impl Write, entry: &ArchiveEntry) -> io::Result<()> {
     let (flag, link): (u8, &[u8]) = match &entry.kind {
-        Kind::File => (b'0', b""),
-        Kind::HardLink(target) => (b'1', target),
-        Kind::Symlink(target) => (b'2', target),
-        Kind::Folder => (b'5', b""),
+        EntryKind::File => (b'0', b""),
+        EntryKind::HardLink(target) => (b'1', target),
+        EntryKind::Symlink(target) => (b'2', target),
+        EntryKind::Folder => (b'5', b""),
     };
     let mut records = Vec::new();
     let (seconds, nanos) = entry.changed;
@@ -169,7 +169,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// The next entry; `None` at the end. Whatever was not read of the last file is passed over.
-    pub fn next_entry(&mut self) -> io::Result<Option<Entry>> {
+    pub fn next_entry(&mut self) -> io::Result<Option<ArchiveEntry>> {
         self.pass_over()?;
         let mut pax = Pax::default();
         loop {
@@ -197,16 +197,16 @@ impl<R: Read> Reader<R> {
             }
             let link = pax.link.unwrap_or_else(|| text(&block[157..257]));
             let kind = match block[156] {
-                b'0' | 0 => Kind::File,
-                b'1' => Kind::HardLink(link),
-                b'2' => Kind::Symlink(link),
-                b'5' => Kind::Folder,
+                b'0' | 0 => EntryKind::File,
+                b'1' => EntryKind::HardLink(link),
+                b'2' => EntryKind::Symlink(link),
+                b'5' => EntryKind::Folder,
                 _ => return Err(damaged("it has a kind of entry that runners do not write")),
             };
-            let size = if kind == Kind::File { pax.size.unwrap_or(size) } else { 0 };
+            let size = if kind == EntryKind::File { pax.size.unwrap_or(size) } else { 0 };
             (self.left, self.padding) = (size, padding(size));
             let seconds = i64::try_from(octal(&block[136..148])?).unwrap_or(0);
-            return Ok(Some(Entry {
+            return Ok(Some(ArchiveEntry {
                 kind,
                 name: pax.name.unwrap_or_else(|| text(&block[..100])),
                 mode: octal(&block[100..108])? as u32 & 0o777,
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn read_all(bytes: &[u8]) -> io::Result<Vec<(Entry, Vec<u8>)>> {
+    fn read_all(bytes: &[u8]) -> io::Result<Vec<(ArchiveEntry, Vec<u8>)>> {
         let mut reader = Reader::new(bytes);
         let mut all = Vec::new();
         while let Some(entry) = reader.next_entry()? {
@@ -319,7 +319,7 @@ mod tests {
         Ok(all)
     }
 
-    fn written(entries: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    fn written(entries: &[(ArchiveEntry, Vec<u8>)]) -> Vec<u8> {
         let mut out = Vec::new();
         for (entry, content) in entries {
             write_header(&mut out, entry).unwrap();
@@ -330,8 +330,11 @@ mod tests {
         out
     }
 
-    fn entry(kind: Kind, name: &[u8]) -> (Entry, Vec<u8>) {
-        (Entry { kind, name: name.to_vec(), mode: 0o640, size: 0, changed: (1_700_000_000, 5) }, Vec::new())
+    fn entry(kind: EntryKind, name: &[u8]) -> (ArchiveEntry, Vec<u8>) {
+        (
+            ArchiveEntry { kind, name: name.to_vec(), mode: 0o640, size: 0, changed: (1_700_000_000, 5) },
+            Vec::new(),
+        )
     }
 
     #[test]
@@ -345,7 +348,7 @@ mod tests {
 
     #[test]
     fn files_that_are_too_large_for_octal_say_so_in_a_record() {
-        let (mut large, _) = entry(Kind::File, b"large");
+        let (mut large, _) = entry(EntryKind::File, b"large");
         large.size = 9 << 30;
         let mut out = Vec::new();
         write_header(&mut out, &large).unwrap();
@@ -355,7 +358,8 @@ mod tests {
 
     #[test]
     fn damage_is_told() {
-        let whole = written(&[(Entry { size: 5, ..entry(Kind::File, b"a").0 }, b"hello".to_vec())]);
+        let whole =
+            written(&[(ArchiveEntry { size: 5, ..entry(EntryKind::File, b"a").0 }, b"hello".to_vec())]);
         for length in [0, 100, 600, 1500, whole.len() - 1024] {
             assert!(read_all(&whole[..length]).is_err(), "{length}");
         }
@@ -369,10 +373,10 @@ mod tests {
     fn the_tar_of_the_host_reads_it() {
         let long = [b"d/".to_vec(), vec![b'n'; 180]].concat();
         let bytes = written(&[
-            entry(Kind::Folder, b"d/"),
-            (Entry { size: 3, ..entry(Kind::File, &long).0 }, b"abc".to_vec()),
-            entry(Kind::Symlink(long.clone()), b"link"),
-            entry(Kind::HardLink(long.clone()), b"hard"),
+            entry(EntryKind::Folder, b"d/"),
+            (ArchiveEntry { size: 3, ..entry(EntryKind::File, &long).0 }, b"abc".to_vec()),
+            entry(EntryKind::Symlink(long.clone()), b"link"),
+            entry(EntryKind::HardLink(long.clone()), b"hard"),
         ]);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.tar"), bytes).unwrap();
@@ -395,15 +399,15 @@ mod tests {
             link in proptest::collection::vec(1u8.., 1..300),
             content in proptest::collection::vec(any::<u8>(), 0..1200),
             kind in 0..4, mode in 0u32..0o1000, seconds in -10_000_000_000i64..10_000_000_000, nanos in 0u32..1_000_000_000,
-        ) -> (Entry, Vec<u8>) {
+        ) -> (ArchiveEntry, Vec<u8>) {
             let kind = match kind {
-                0 => Kind::File,
-                1 => Kind::Folder,
-                2 => Kind::Symlink(link),
-                _ => Kind::HardLink(link),
+                0 => EntryKind::File,
+                1 => EntryKind::Folder,
+                2 => EntryKind::Symlink(link),
+                _ => EntryKind::HardLink(link),
             };
-            let content = if kind == Kind::File { content } else { Vec::new() };
-            (Entry { kind, name, mode, size: content.len() as u64, changed: (seconds, nanos) }, content)
+            let content = if kind == EntryKind::File { content } else { Vec::new() };
+            (ArchiveEntry { kind, name, mode, size: content.len() as u64, changed: (seconds, nanos) }, content)
         }
     }
 

@@ -2,7 +2,7 @@
 //! there stay.
 
 use super::Error;
-use super::tar::{Entry, Kind, Reader};
+use super::tar::{ArchiveEntry, EntryKind, Reader};
 use crate::system::fault;
 use crate::system::os::{self, DirBuilderExt, MetadataExt, OpenOptionsExt, OsStrExt, symlink};
 use std::ffi::OsStr;
@@ -46,7 +46,7 @@ pub fn unpack(archive: impl Read, target: &mut dyn Target) -> Result<Unpacked, E
         let entry = reader.next_entry().map_err(unread)?;
         let Some(entry) = entry else { break };
         state.one(&entry, &mut reader)?;
-        if entry.kind != Kind::Folder {
+        if entry.kind != EntryKind::Folder {
             done.files += 1;
             done.bytes += entry.size;
         }
@@ -84,8 +84,8 @@ struct State<'t> {
 }
 
 impl State<'_> {
-    fn one(&mut self, entry: &Entry, content: &mut impl Read) -> Result<(), Error> {
-        let is_folder = entry.kind == Kind::Folder;
+    fn one(&mut self, entry: &ArchiveEntry, content: &mut impl Read) -> Result<(), Error> {
+        let is_folder = entry.kind == EntryKind::Folder;
         let shown = entry.path().display();
         let place = self.target.place(entry.path(), is_folder).map_err(Error::Failed)?;
         if is_folder {
@@ -98,11 +98,11 @@ impl State<'_> {
         self.check_inside(parent)?;
         make_folder(parent).map_err(unwritten(parent))?;
         match &entry.kind {
-            Kind::File => write_file(&place, entry, content, self.target)?,
-            Kind::Symlink(to) => {
+            EntryKind::File => write_file(&place, entry, content, self.target)?,
+            EntryKind::Symlink(to) => {
                 writable(&place, || symlink(OsStr::from_bytes(to), &place)).map_err(unwritten(&place))?;
             }
-            Kind::HardLink(to) => {
+            EntryKind::HardLink(to) => {
                 let first =
                     self.target.place(Path::new(OsStr::from_bytes(to)), true).map_err(Error::Failed)?;
                 self.check_inside(first.parent().unwrap_or(Path::new("/")))?;
@@ -113,7 +113,7 @@ impl State<'_> {
                 // Some file systems have none.
                 linked.or_else(|_| fs::copy(&first, &place).map(drop)).map_err(unwritten(&place))?;
             }
-            Kind::Folder => {}
+            EntryKind::Folder => {}
         }
         Ok(())
     }
@@ -152,7 +152,7 @@ impl State<'_> {
 
 fn write_file(
     place: &Path,
-    entry: &Entry,
+    entry: &ArchiveEntry,
     content: &mut impl Read,
     target: &mut dyn Target,
 ) -> Result<(), Error> {

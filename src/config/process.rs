@@ -5,7 +5,7 @@
 use super::jobs::{default_title, default_when};
 use crate::config::yaml::Emitter;
 use crate::config::{Executor, Image, JobKind, RequiredStatus, Requirement, Schedule, Workflow, WorkflowJob};
-use crate::protocol::{Action, CheckoutMethod, Job, Run, Step, When, Words, duration};
+use crate::protocol::{CheckoutMethod, Job, Run, Step, StepAction, When, Words, duration};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -375,27 +375,27 @@ fn write_step(out: &mut Emitter, step: &Step) {
     out.end();
 }
 
-fn step_word(action: &Action) -> &'static str {
+fn step_word(action: &StepAction) -> &'static str {
     match action {
-        Action::Run(run) if run.first_node_only => "deploy",
+        StepAction::Run(run) if run.first_node_only => "deploy",
         action => action.kind(),
     }
 }
 
 /// Whether `write_action` writes anything.
-fn has_body(action: &Action) -> bool {
+fn has_body(action: &StepAction) -> bool {
     match action {
-        Action::Checkout { path, method } => path != "." || *method != CheckoutMethod::Blobless,
-        Action::AddSshKeys { fingerprints } => !fingerprints.is_empty(),
-        Action::SetupRemoteDocker | Action::InstallSigningBundle => false,
+        StepAction::Checkout { path, method } => path != "." || *method != CheckoutMethod::Blobless,
+        StepAction::AddSshKeys { fingerprints } => !fingerprints.is_empty(),
+        StepAction::SetupRemoteDocker | StepAction::InstallSigningBundle => false,
         _ => true,
     }
 }
 
-fn write_action(out: &mut Emitter, action: &Action) {
+fn write_action(out: &mut Emitter, action: &StepAction) {
     match action {
-        Action::Run(run) => write_run(out, run),
-        Action::Checkout { path, method } => {
+        StepAction::Run(run) => write_run(out, run),
+        StepAction::Checkout { path, method } => {
             if path != "." {
                 out.string("path", path);
             }
@@ -408,27 +408,27 @@ fn write_action(out: &mut Emitter, action: &Action) {
                 }
             }
         }
-        Action::StoreArtifacts { path, destination } => {
+        StepAction::StoreArtifacts { path, destination } => {
             out.string("path", path);
             if let Some(destination) = destination {
                 out.string("destination", destination);
             }
         }
-        Action::StoreTestResults { path } => out.string("path", path),
-        Action::SaveCache { key, paths } => {
+        StepAction::StoreTestResults { path } => out.string("path", path),
+        StepAction::SaveCache { key, paths } => {
             out.string("key", key);
             strings(out, "paths", paths);
         }
-        Action::RestoreCache { keys } => strings(out, "keys", keys),
-        Action::PersistToWorkspace { root, paths } => {
+        StepAction::RestoreCache { keys } => strings(out, "keys", keys),
+        StepAction::PersistToWorkspace { root, paths } => {
             out.string("root", root);
             strings(out, "paths", paths);
         }
-        Action::AttachWorkspace { at } => out.string("at", at),
-        Action::AddSshKeys { fingerprints } if !fingerprints.is_empty() => {
+        StepAction::AttachWorkspace { at } => out.string("at", at),
+        StepAction::AddSshKeys { fingerprints } if !fingerprints.is_empty() => {
             strings(out, "fingerprints", fingerprints);
         }
-        Action::AddSshKeys { .. } | Action::SetupRemoteDocker | Action::InstallSigningBundle => {}
+        StepAction::AddSshKeys { .. } | StepAction::SetupRemoteDocker | StepAction::InstallSigningBundle => {}
     }
 }
 

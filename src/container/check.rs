@@ -1,7 +1,7 @@
 //! Conditions for the work of the runner: rights of its account, tokens of its classes.
 
-use super::api::{Fault, Kube};
-use super::settings::{Class, ContainerSettings};
+use super::api::{ClusterFault, Kube};
+use super::settings::{ClassSettings, ContainerSettings};
 use crate::agent::calls;
 use crate::http::{Client, Error};
 use crate::protocol::Secret;
@@ -15,7 +15,10 @@ const RIGHTS: [(&str, &[&str]); 4] = [
 ];
 
 /// The tokens of all classes: their own, or out of the secrets of the cluster. The error names the class that has none.
-pub(super) fn tokens(settings: &ContainerSettings, kube: &Kube) -> Result<Vec<(Class, Secret)>, String> {
+pub(super) fn tokens(
+    settings: &ContainerSettings,
+    kube: &Kube,
+) -> Result<Vec<(ClassSettings, Secret)>, String> {
     use base64::Engine;
     let mut secrets = Vec::new();
     for name in &settings.cluster.token_secrets {
@@ -43,7 +46,7 @@ pub(super) fn tokens(settings: &ContainerSettings, kube: &Kube) -> Result<Vec<(C
 }
 
 /// Rights that the account lacks, for people.
-pub(super) fn missing_rights(settings: &ContainerSettings, kube: &Kube) -> Result<Vec<String>, Fault> {
+pub(super) fn missing_rights(settings: &ContainerSettings, kube: &Kube) -> Result<Vec<String>, ClusterFault> {
     let mut missing = Vec::new();
     if settings.checker.is_some() && !kube.may_in_cluster("list", "nodes")? {
         missing.push("list nodes of the cluster".to_owned());

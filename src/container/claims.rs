@@ -1,6 +1,6 @@
 //! Claims: a thread for each resource class, which asks as long as there is a slot.
 
-use super::plane::{self, Claimed};
+use super::plane::{self, ClaimedTask};
 use super::settings::ContainerSettings;
 use super::slots::{Slot, Slots};
 use crate::agent::calls;
@@ -32,7 +32,12 @@ pub(super) struct Claiming {
 
 impl Claiming {
     /// Claims until that is stopped; `tell` gets every task, with its slot.
-    pub(super) fn run(&self, settings: &ContainerSettings, class: &str, tell: impl Fn(Box<Claimed>, Slot)) {
+    pub(super) fn run(
+        &self,
+        settings: &ContainerSettings,
+        class: &str,
+        tell: impl Fn(Box<ClaimedTask>, Slot),
+    ) {
         let mut request = ClaimRequest {
             name: settings.name.clone(),
             hostname: settings.instance.clone(),

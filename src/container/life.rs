@@ -69,7 +69,7 @@ enum State {
 
 /// A task of this runner.
 #[derive(Clone, Debug)]
-pub(super) struct Life {
+pub(super) struct TrackedTask {
     state: State,
     heartbeat_every: Duration,
     heartbeat_at: Instant,
@@ -79,7 +79,7 @@ pub(super) struct Life {
     failed: bool,
 }
 
-impl Life {
+impl TrackedTask {
     /// A task that was just claimed, with the first thing to do.
     pub(super) fn claimed(lease: Duration, keeps_failed: bool, now: Instant) -> (Self, Vec<Act>) {
         let state = State::Creating { full_since: None, again_at: None };
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_task_that_ends_well_needs_no_word_of_this_runner() {
         let now = Instant::now();
-        let (mut life, acts) = Life::claimed(LEASE, false, now);
+        let (mut life, acts) = TrackedTask::claimed(LEASE, false, now);
         assert_eq!(acts, [Act::Create]);
         assert_eq!(life.created(Created::Yes, now), []);
         assert_eq!(life.tick(None, now + LEASE / 3), [Act::Heartbeat]);
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_fast_pod_may_be_done_before_its_creation_is_answered() {
         let now = Instant::now();
-        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
         assert_eq!(life.seen(&Verdict::Done, false, now), CLEAN);
         assert_eq!(life.created(Created::Yes, now), []);
     }
@@ -314,7 +314,7 @@ mod tests {
     #[test]
     fn a_full_quota_is_waited_for_and_a_refusal_is_not() {
         let now = Instant::now();
-        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
         let full = || Created::Full("q".to_owned());
         assert_eq!(life.created(full(), now), []);
         assert_eq!(life.tick(None, now + FULL_PAUSE), [Act::Create, Act::Heartbeat]);
@@ -323,11 +323,11 @@ mod tests {
             life.created(full(), late)[0],
             Act::GiveBack("the cluster has no room for the pod: q".to_owned())
         );
-        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
         let why = "the namespace of the pods goes: x".to_owned();
         let leaving = life.created(Created::Leaving("x".to_owned()), now);
         assert_eq!(leaving, then_clean(Act::GiveBack(why)));
-        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
         let why = "could not start task containers: error creating task pod: no".to_owned();
         assert_eq!(life.created(Created::Refused("no".to_owned()), now), then_clean(Act::Fail(why)));
     }
@@ -337,7 +337,7 @@ mod tests {
         let now = Instant::now();
         let later = |seconds: u64| now + Duration::from_secs(seconds);
         let start = || {
-            let (mut life, _) = Life::claimed(LEASE, false, now);
+            let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
             life.created(Created::Yes, now);
             life
         };
@@ -363,14 +363,14 @@ mod tests {
     #[test]
     fn a_pod_that_disappears_is_no_success() {
         let now = Instant::now();
-        let (mut life, _) = Life::claimed(LEASE, false, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, false, now);
         // A list that is older than the pod.
         assert_eq!(life.gone(), []);
         life.created(Created::Yes, now);
         life.seen(&Verdict::Runs, false, now);
         assert!(matches!(life.gone()[0], Act::Lost(_)));
 
-        let mut life = Life::found(LEASE, false, now);
+        let mut life = TrackedTask::found(LEASE, false, now);
         life.seen(&Verdict::Runs, true, now);
         assert_eq!(life.tick(None, now + DELETED_PATIENCE - LEASE), []);
         let acts = life.tick(None, now + DELETED_PATIENCE);
@@ -380,9 +380,9 @@ mod tests {
     #[test]
     fn a_cancel_before_the_begin_deletes_and_a_failed_pod_may_be_kept() {
         let now = Instant::now();
-        let (mut life, _) = Life::claimed(LEASE, true, now);
+        let (mut life, _) = TrackedTask::claimed(LEASE, true, now);
         assert_eq!(life.over(), CLEAN);
-        let mut life = Life::found(LEASE, true, now);
+        let mut life = TrackedTask::found(LEASE, true, now);
         let acts = life.seen(&Verdict::Broken("x".to_owned()), false, now);
         assert_eq!(acts, [Act::Lost("x".to_owned()), Act::DeleteSecrets, Act::Forget]);
     }

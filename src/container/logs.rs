@@ -3,7 +3,7 @@
 //! A followed log ends early for many reasons, so it is asked for again from the time of its last line on, and lines that
 //! were sent already are left out. What is known of secrets comes with the claim: pods of another agent are not followed.
 
-use super::api::Fault;
+use super::api::ClusterFault;
 use super::plane::{self, Heard};
 use super::work::{Subject, Tools};
 use crate::executor::output::redactor::{Redactor, Secrets};
@@ -26,7 +26,7 @@ const MOST_BYTES: u64 = 32 * 1024 * 1024;
 const MOST_LINE: u64 = 1024 * 1024;
 
 /// A service of a task.
-pub(super) struct Service {
+pub(super) struct ServiceContainer {
     /// Its number, from 1: that of its record, too.
     pub(super) n: u32,
     /// Its image, for people.
@@ -36,7 +36,7 @@ pub(super) struct Service {
 }
 
 /// Follows a service until the task is over, or `stop` is set.
-pub(super) fn follow(tools: &Tools, subject: &Subject, service: &Service, stop: &AtomicBool) {
+pub(super) fn follow(tools: &Tools, subject: &Subject, service: &ServiceContainer, stop: &AtomicBool) {
     let Some(token) = subject.token.as_ref() else { return };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let record = Beside {
@@ -84,7 +84,7 @@ pub(super) fn follow(tools: &Tools, subject: &Subject, service: &Service, stop: 
             }
             // The pod is gone.
             Err(fault) if fault.is_missing() => break,
-            Err(Fault::Setup(_)) => break,
+            Err(ClusterFault::Setup(_)) => break,
             Err(_) => {}
         }
         tries += 1;
@@ -177,7 +177,7 @@ fn key_of(time: &str) -> String {
 struct Sink<'a> {
     tools: &'a Tools,
     subject: &'a Subject,
-    service: &'a Service,
+    service: &'a ServiceContainer,
     offset: u64,
     waiting: Vec<u8>,
 }

@@ -6,9 +6,9 @@
 //!  secondary-K    the services; a post-start hook leaves /opt/circleci/ready/K, which container-0 waits for
 //! ```
 
-use super::plane::Claimed;
+use super::plane::ClaimedTask;
 use super::services::choose;
-use super::settings::{Class, ContainerSettings};
+use super::settings::{ClassSettings, ContainerSettings};
 use crate::protocol::pod_task::{PodTask, SHARED, VARIABLE};
 use crate::protocol::{Container, Words};
 use crate::system::shell;
@@ -45,7 +45,7 @@ const MOST_SECRET_BYTES: usize = 1024 * 1024;
 
 /// Objects of a task.
 #[derive(Clone, Debug)]
-pub(super) struct Objects {
+pub(super) struct TaskObjects {
     /// Name of the pod, and of its secret.
     pub(super) name: String,
     /// Secret that tells the pod of its task.
@@ -81,11 +81,11 @@ pub(super) fn pod_of(secret: &str) -> &str {
 /// Makes the objects. The error is for the job: no pod can be made of this.
 pub(super) fn objects(
     settings: &ContainerSettings,
-    class: &Class,
+    class: &ClassSettings,
     init_image: &str,
-    task: &Claimed,
+    task: &ClaimedTask,
     ca: Option<&str>,
-) -> Result<Objects, String> {
+) -> Result<TaskObjects, String> {
     let [primary, services @ ..] = task.containers.as_slice() else {
         return Err("the task names no container".to_owned());
     };
@@ -162,13 +162,13 @@ pub(super) fn objects(
     let pod = json!({ "kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": spec });
     let secret = json!({ "kind": "Secret", "apiVersion": "v1", "type": "Opaque", "stringData": { KEY: told },
         "metadata": { "name": name, "labels": { MANAGED: MANAGER }, "annotations": own } });
-    Ok(Objects { name, secret, login, pod })
+    Ok(TaskObjects { name, secret, login, pod })
 }
 
 /// The document of the secret.
 fn told(
     settings: &ContainerSettings,
-    task: &Claimed,
+    task: &ClaimedTask,
     primary: &Container,
     wait_for: Vec<PathBuf>,
     ca: Option<&str>,
@@ -204,7 +204,7 @@ fn told(
 }
 
 /// The secret with the logins of the registries of this task.
-fn login(task: &Claimed, name: &str, annotations: &Map<String, Value>) -> Option<Value> {
+fn login(task: &ClaimedTask, name: &str, annotations: &Map<String, Value>) -> Option<Value> {
     use base64::Engine;
     let mut auths = Map::new();
     for container in &task.containers {

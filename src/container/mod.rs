@@ -35,7 +35,7 @@ use crate::outcome::{Failure, Outcome, exit, print};
 use crate::protocol::Secret;
 use api::Kube;
 use lexopt::Arg::{Long, Short};
-use settings::{Class, ContainerSettings};
+use settings::{ClassSettings, ContainerSettings};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -88,7 +88,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 }
 
 /// Everything that is asked for before the first claim.
-fn prepare(settings: ContainerSettings, kube: Kube) -> Result<(Tools, Vec<(Class, Secret)>), String> {
+fn prepare(settings: ContainerSettings, kube: Kube) -> Result<(Tools, Vec<(ClassSettings, Secret)>), String> {
     let plane = Client::of_busy_runner(&settings.endpoint, CONNECTIONS).map_err(|error| error.to_string())?;
     let classes = check::tokens(&settings, &kube)?;
     match check::missing_rights(&settings, &kube) {
@@ -162,12 +162,12 @@ fn check_all(settings: &ContainerSettings, kube: &Kube) -> Outcome {
     }
 }
 
-fn stop_on_signals(sender: Sender<run::Event>) -> std::io::Result<()> {
+fn stop_on_signals(sender: Sender<run::LoopEvent>) -> std::io::Result<()> {
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT])?;
     let thread = std::thread::Builder::new().name("signals".to_owned()).stack_size(64 * 1024);
     let listening = thread.spawn(move || {
         for _ in signals.forever() {
-            if sender.send(run::Event::Stop).is_err() {
+            if sender.send(run::LoopEvent::Stop).is_err() {
                 return;
             }
         }

@@ -5,7 +5,7 @@
 //! node affinity. Whether a node has room, or takes pods at all, changes by the minute and is left to the scheduler.
 
 use super::api::{Kube, Node};
-use super::settings::{Checker, Class};
+use super::settings::{Checker, ClassSettings};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A class that is looked after.
-pub(super) struct Watched {
+pub(super) struct WatchedClass {
     name: String,
     template: Value,
     misses: u32,
@@ -21,9 +21,9 @@ pub(super) struct Watched {
     gate: Arc<AtomicBool>,
 }
 
-impl Watched {
+impl WatchedClass {
     /// Looks after a class; `gate` is set while it is to claim nothing.
-    pub(super) fn new(class: &Class, gate: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(class: &ClassSettings, gate: Arc<AtomicBool>) -> Self {
         Self { name: class.name.to_string(), template: class.template.clone(), misses: 0, gate }
     }
 
@@ -47,7 +47,7 @@ impl Watched {
 }
 
 /// Looks once. What cannot be asked changes nothing.
-pub(super) fn once(kube: &Kube, checker: Checker, classes: &mut [Watched]) {
+pub(super) fn once(kube: &Kube, checker: Checker, classes: &mut [WatchedClass]) {
     match kube.nodes() {
         Ok(nodes) => classes.iter_mut().for_each(|class| class.look(&nodes, checker.threshold)),
         Err(fault) => log::warn!("cannot look at the nodes of the cluster: {fault}"),
@@ -55,7 +55,7 @@ pub(super) fn once(kube: &Kube, checker: Checker, classes: &mut [Watched]) {
 }
 
 /// Looks again and again, until the runner stops.
-pub(super) fn forever(kube: &Kube, checker: Checker, mut classes: Vec<Watched>, stopping: &AtomicBool) {
+pub(super) fn forever(kube: &Kube, checker: Checker, mut classes: Vec<WatchedClass>, stopping: &AtomicBool) {
     while !stopping.load(Ordering::Relaxed) {
         let until = Instant::now() + checker.interval;
         while !stopping.load(Ordering::Relaxed) && Instant::now() < until {
@@ -152,7 +152,8 @@ mod tests {
     fn a_class_closes_after_misses_in_a_row_and_opens_at_once() {
         let gate = Arc::new(AtomicBool::new(false));
         let template = json!({ "spec": { "nodeSelector": { "kubernetes.io/arch": "amd64" } } });
-        let mut watched = Watched { name: "a/b".to_owned(), template, misses: 0, gate: Arc::clone(&gate) };
+        let mut watched =
+            WatchedClass { name: "a/b".to_owned(), template, misses: 0, gate: Arc::clone(&gate) };
         let none = [node("a", json!({ "kubernetes.io/arch": "s390x" }))];
         let some = [node("b", json!({ "kubernetes.io/arch": "amd64" }))];
         let is_closed = || gate.load(Ordering::Relaxed);

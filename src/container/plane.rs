@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// A claimed task, as far as it concerns whoever starts its pod: the agent in the pod gets the rest by itself.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Claimed {
+pub(super) struct ClaimedTask {
     pub(super) id: TaskId,
     pub(super) token: Secret,
     pub(super) allocation: String,
@@ -39,7 +39,7 @@ pub(super) fn claim(
     token: &Secret,
     body: &ClaimRequest,
     wait: Duration,
-) -> Result<Option<Claimed>, Error> {
+) -> Result<Option<ClaimedTask>, Error> {
     let Some(answer) = calls::ask(client, token, body, wait)? else { return Ok(None) };
     // The error of a parser may quote its input, which holds secrets.
     serde_json::from_slice(&answer).map(Some).map_err(|error| {

@@ -4,17 +4,17 @@
 use super::api::{Pod, Seen, watch};
 use super::claims::Claiming;
 use super::judge::{Verdict, judge};
-use super::life::{Act, Created, FULL_PAUSE, Life};
+use super::life::{Act, Created, FULL_PAUSE, TrackedTask};
 use super::logs;
 use super::manifest::{ALLOCATION, CLASS, MANAGED, MANAGER, TASK, name_of, pod_of};
-use super::nodes::{self, Watched};
-use super::plane::Claimed;
-use super::settings::Class;
+use super::nodes::{self, WatchedClass};
+use super::plane::ClaimedTask;
+use super::settings::ClassSettings;
 use super::slots::{Slot, Slots};
 use super::story::Story;
 use super::sweep::{self, Found};
-use super::tracked::{Doing, Next, Tracked, services_of};
-use super::work::{Did, Job, Subject, Tools};
+use super::tracked::{Doing, NextAct, Tracked, services_of};
+use super::work::{Did, Subject, Tools, WorkOrder};
 use crate::http::{Client, retry};
 use crate::logging::record;
 use crate::protocol::{Secret, TaskId, duration};
@@ -42,9 +42,9 @@ const FOUND_LEASE: Duration = Duration::from_secs(60);
 const STACK: usize = 256 * 1024;
 
 /// Event for the loop that owns the tasks.
-pub(super) enum Event {
+pub(super) enum LoopEvent {
     /// A task was claimed.
-    Claimed(usize, Box<Claimed>, Slot),
+    Claimed(usize, Box<ClaimedTask>, Slot),
     /// The watch has seen something.
     Seen(Seen),
     /// A worker is done.
@@ -57,7 +57,7 @@ pub(super) enum Event {
 
 struct Work {
     subject: Arc<Subject>,
-    job: Job,
+    job: WorkOrder,
 }
 
 /// Loop that owns all tasks.
@@ -69,12 +69,12 @@ pub(super) struct Runner {
     /// Pods that were deleted and may be there for a while, since when.
     leaving: HashMap<String, Instant>,
     /// Tokens of the classes.
-    classes: Vec<(Class, Secret)>,
+    classes: Vec<(ClassSettings, Secret)>,
     slots: Slots,
     stopping: Arc<AtomicBool>,
     claims: Vec<Arc<Client>>,
-    events: Receiver<Event>,
-    sender: Sender<Event>,
+    events: Receiver<LoopEvent>,
+    sender: Sender<LoopEvent>,
     work: Sender<Work>,
     stops: u32,
 }
@@ -83,8 +83,8 @@ impl Runner {
     /// Starts the threads. The error says what could not be started.
     pub(super) fn start(
         tools: Tools,
-        classes: Vec<(Class, Secret)>,
-        signals: impl FnOnce(Sender<Event>) -> std::io::Result<()>,
+        classes: Vec<(ClassSettings, Secret)>,
+        signals: impl FnOnce(Sender<LoopEvent>) -> std::io::Result<()>,
     ) -> Result<Self, String> {
         let tools = Arc::new(tools);
         let (sender, events) = channel();
@@ -124,18 +124,20 @@ impl Runner {
         })?;
         self.found(found);
         let (tools, sender) = (Arc::clone(&self.tools), self.sender.clone());
-        spawn("watch", move || watch(&tools.kube, &label, |seen| sender.send(Event::Seen(seen)).is_ok()))?;
+        spawn("watch", move || {
+            watch(&tools.kube, &label, |seen| sender.send(LoopEvent::Seen(seen)).is_ok())
+        })?;
         if let Some(gc) = self.tools.settings.gc {
             let (tools, sender) = (Arc::clone(&self.tools), self.sender.clone());
             spawn("sweep", move || {
-                sweep::forever(&tools, gc.interval, |found| sender.send(Event::Found(found)).is_ok())
+                sweep::forever(&tools, gc.interval, |found| sender.send(LoopEvent::Found(found)).is_ok())
             })?;
         }
         let gates: Vec<_> = self.classes.iter().map(|_| Arc::new(AtomicBool::new(false))).collect();
         if let Some(checker) = self.tools.settings.checker {
             let classes = self.classes.iter().zip(&gates);
             let mut classes: Vec<_> =
-                classes.map(|((class, _), gate)| Watched::new(class, Arc::clone(gate))).collect();
+                classes.map(|((class, _), gate)| WatchedClass::new(class, Arc::clone(gate))).collect();
             // Before the first claim, which would wait for a task otherwise.
             nodes::once(&self.tools.kube, checker, &mut classes);
             let (tools, stopping) = (Arc::clone(&self.tools), Arc::clone(&self.stopping));
@@ -156,7 +158,7 @@ impl Runner {
             spawn(&format!("claims {n}"), move || {
                 claiming.run(&tools.settings, &name, |task, slot| {
                     // Nobody listens when the runner ends; the lease of the task lapses.
-                    let _ = sender.send(Event::Claimed(n, task, slot));
+                    let _ = sender.send(LoopEvent::Claimed(n, task, slot));
                 });
             })?;
         }
@@ -187,16 +189,16 @@ impl Runner {
         }
     }
 
-    fn hear(&mut self, event: Event) {
+    fn hear(&mut self, event: LoopEvent) {
         let now = Instant::now();
         match event {
-            Event::Claimed(class, task, slot) => self.claimed(class, task, slot, now),
-            Event::Seen(Seen::Pod(pod)) => self.seen(&pod, now),
-            Event::Seen(Seen::Gone(pod)) => {
+            LoopEvent::Claimed(class, task, slot) => self.claimed(class, task, slot, now),
+            LoopEvent::Seen(Seen::Pod(pod)) => self.seen(&pod, now),
+            LoopEvent::Seen(Seen::Gone(pod)) => {
                 self.leaving.remove(&pod.metadata.name);
                 self.gone(&pod.metadata.name, &pod.metadata.uid, now);
             }
-            Event::Seen(Seen::All(pods)) => {
+            LoopEvent::Seen(Seen::All(pods)) => {
                 let there: HashMap<&str, &str> =
                     pods.iter().map(|pod| (pod.metadata.name.as_str(), pod.metadata.uid.as_str())).collect();
                 let missing = self.tasks.iter().filter(|(name, _)| !there.contains_key(name.as_str()));
@@ -211,10 +213,12 @@ impl Runner {
                 self.leaving.retain(|name, _| there.contains_key(name.as_str()));
                 pods.iter().for_each(|pod| self.seen(pod, now));
             }
-            Event::Seen(Seen::Away(why)) => log::error!("cannot watch the pods, trying on quietly: {why}"),
-            Event::Did(name, did) => self.did(&name, did, now),
-            Event::Found(found) => self.found(found),
-            Event::Stop => {
+            LoopEvent::Seen(Seen::Away(why)) => {
+                log::error!("cannot watch the pods, trying on quietly: {why}")
+            }
+            LoopEvent::Did(name, did) => self.did(&name, did, now),
+            LoopEvent::Found(found) => self.found(found),
+            LoopEvent::Stop => {
                 self.stops += 1;
                 if self.stops == 1 {
                     log::info!("draining: no further tasks; {} are in pods", self.tasks.len());
@@ -226,7 +230,7 @@ impl Runner {
         }
     }
 
-    fn claimed(&mut self, class: usize, task: Box<Claimed>, slot: Slot, now: Instant) {
+    fn claimed(&mut self, class: usize, task: Box<ClaimedTask>, slot: Slot, now: Instant) {
         let Some((class, token)) = self.classes.get(class).cloned() else { return };
         let name = name_of(task.id.as_str(), &task.allocation);
         record!(Info, task_id = task.id, job = task.job_name, pod = name; "claimed a task");
@@ -240,7 +244,7 @@ impl Runner {
             uid: Mutex::default(),
         };
         let lease = Duration::from_secs(u64::from(task.lease_seconds));
-        let (life, acts) = Life::claimed(lease, self.tools.settings.keeps_pods, now);
+        let (life, acts) = TrackedTask::claimed(lease, self.tools.settings.keeps_pods, now);
         let mut story = Story::default();
         let images: Vec<_> = task.containers.iter().map(|container| container.image.as_str()).collect();
         story.tell(&format!(
@@ -285,7 +289,7 @@ impl Runner {
                 has_login: true,
                 uid: Mutex::new(meta.uid.clone()),
             };
-            let life = Life::found(FOUND_LEASE, self.tools.settings.keeps_pods, now);
+            let life = TrackedTask::found(FOUND_LEASE, self.tools.settings.keeps_pods, now);
             let tracked = Tracked::new(subject, life, self.slots.force(), Story::of_another(), now);
             self.tasks.insert(meta.name.clone(), tracked);
             self.seen(&pod, now);
@@ -325,7 +329,7 @@ impl Runner {
             uid: Mutex::new(uid.to_owned()),
         };
         // Workers live as long as this.
-        let _ = self.work.send(Work { subject: Arc::new(subject), job: Job::Act(act) });
+        let _ = self.work.send(Work { subject: Arc::new(subject), job: WorkOrder::Act(act) });
     }
 
     fn seen(&mut self, pod: &Pod, now: Instant) {
@@ -390,8 +394,8 @@ impl Runner {
     fn next(&mut self, name: &str, now: Instant) {
         let Some(task) = self.tasks.get_mut(name) else { return };
         match task.next(now) {
-            Next::Nothing => {}
-            Next::Forget => {
+            NextAct::Nothing => {}
+            NextAct::Forget => {
                 record!(Info, task_id = task.subject.id; "nothing is left of the task here");
                 match task.life.keeps() {
                     true => drop(self.kept.insert(name.to_owned())),
@@ -399,7 +403,7 @@ impl Runner {
                 }
                 self.tasks.remove(name);
             }
-            Next::Work(job) => {
+            NextAct::Work(job) => {
                 let subject = Arc::clone(&task.subject);
                 // Workers live as long as this.
                 let _ = self.work.send(Work { subject, job });
@@ -474,12 +478,12 @@ impl Runner {
     }
 }
 
-fn work_on(tools: &Tools, jobs: &Mutex<Receiver<Work>>, done: &Sender<Event>) {
+fn work_on(tools: &Tools, jobs: &Mutex<Receiver<Work>>, done: &Sender<LoopEvent>) {
     loop {
         let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Work { subject, job }) = next else { return };
         let did = tools.work(&subject, &job);
-        if done.send(Event::Did(subject.name.clone(), did)).is_err() {
+        if done.send(LoopEvent::Did(subject.name.clone(), did)).is_err() {
             return;
         }
     }

@@ -10,7 +10,7 @@ const KINDS: [&str; 4] = ["exact", "prefix", "pattern", "default"];
 
 /// Rules of one scope.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rules {
+pub(super) struct ServiceRules {
     exact: Map<String, Value>,
     prefix: Map<String, Value>,
     /// Longest first: of two that fit, it says the most.
@@ -27,7 +27,7 @@ pub(super) struct Chosen<'r> {
     pub(super) reason: Value,
 }
 
-impl Rules {
+impl ServiceRules {
     /// Reads the rules at a path. `check` says what is wrong with a container spec.
     pub(super) fn read(
         value: Option<&Value>,
@@ -93,7 +93,11 @@ fn patterns(map: &Map<String, Value>, at: &str) -> Result<Vec<(Regex, Value)>, S
 }
 
 /// The spec of a service of this image.
-pub(super) fn choose<'r>(class: &'r Rules, global: &'r Rules, image: &str) -> Option<Chosen<'r>> {
+pub(super) fn choose<'r>(
+    class: &'r ServiceRules,
+    global: &'r ServiceRules,
+    image: &str,
+) -> Option<Chosen<'r>> {
     KINDS.into_iter().find_map(|kind| {
         let (scope, spec) = match class.find(kind, image) {
             Some(spec) => ("resource-class", spec),
@@ -110,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_more_specific_kind_wins_and_then_the_class() {
-        let read = |value: Value| Rules::read(Some(&value), "s", &|_, _| Ok(())).unwrap();
+        let read = |value: Value| ServiceRules::read(Some(&value), "s", &|_, _| Ok(())).unwrap();
         let class =
             read(json!({ "default": { "n": 1 }, "prefix": { "redis": { "n": 2 }, "redis:7": { "n": 3 } } }));
         let global = read(
@@ -127,12 +131,12 @@ mod tests {
             assert_eq!(chosen.spec["n"], n, "{image}");
             assert_eq!(chosen.reason, json!({ "selectionScope": scope, "imageMatchType": kind }), "{image}");
         }
-        assert_eq!(choose(&Rules::default(), &Rules::default(), "x"), None);
+        assert_eq!(choose(&ServiceRules::default(), &ServiceRules::default(), "x"), None);
     }
 
     #[test]
     fn a_pattern_stands_between_a_prefix_and_the_default() {
-        let read = |value: Value| Rules::read(Some(&value), "s", &|_, _| Ok(()));
+        let read = |value: Value| ServiceRules::read(Some(&value), "s", &|_, _| Ok(()));
         let class = read(json!({ "prefix": { "postgres:1": { "n": 1 } }, "default": { "n": 2 } })).unwrap();
         let global = read(json!({ "pattern": {
             "postgres": { "n": 3 }, "^(registry\\.acme\\.com/)?postgres(:\\d+)?$": { "n": 4 }, "(?i)REDIS": { "n": 5 }

@@ -1,6 +1,6 @@
 //! Looks for what was left behind: pods of agents that are gone, pods that are too old, secrets without a pod.
 
-use super::api::{Fault, Pod};
+use super::api::{ClusterFault, Pod};
 use super::manifest::{INSTANCE, KEY, MANAGED, MANAGER, PRIMARY, pod_of};
 use super::work::Tools;
 use crate::protocol::Secret;
@@ -45,7 +45,7 @@ pub(super) fn forever(tools: &Tools, interval: Duration, tell: impl Fn(Found) ->
 }
 
 /// Looks once, and returns what nobody looks after: secrets only when two looks in a row have found them.
-pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
+pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, ClusterFault> {
     let label = format!("{MANAGED}={MANAGER}");
     // Secrets first: one that is made afterwards is not missed among the pods.
     let secrets = tools.kube.secrets(&label)?.items;
@@ -84,7 +84,7 @@ pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, Fault> {
 }
 
 /// Whether the pod of an agent is there and has not ended.
-fn is_alive(tools: &Tools, instance: &str) -> Result<bool, Fault> {
+fn is_alive(tools: &Tools, instance: &str) -> Result<bool, ClusterFault> {
     match tools.kube.pod(instance) {
         Ok(pod) => Ok(!matches!(pod.status.phase.as_str(), "Succeeded" | "Failed")),
         Err(fault) if fault.is_missing() => Ok(false),
@@ -98,7 +98,7 @@ fn has_started(pod: &Pod) -> bool {
 }
 
 /// The token of a task, out of its secret.
-fn token_of(tools: &Tools, name: &str) -> Result<Option<Secret>, Fault> {
+fn token_of(tools: &Tools, name: &str) -> Result<Option<Secret>, ClusterFault> {
     use base64::Engine;
     let secret = match tools.kube.secret(name) {
         Err(fault) if fault.is_missing() => return Ok(None),

@@ -1,13 +1,13 @@
 //! A task of this runner with everything around its life: what is to be done for it, one thing after the other.
 
 use super::judge::Verdict;
-use super::life::{Act, Life};
-use super::logs::Service;
-use super::plane::Claimed;
-use super::settings::Class;
+use super::life::{Act, TrackedTask};
+use super::logs::ServiceContainer;
+use super::plane::ClaimedTask;
+use super::settings::ClassSettings;
 use super::slots::Slot;
 use super::story::Story;
-use super::work::{Job, Subject};
+use super::work::{Subject, WorkOrder};
 use crate::executor::output::redactor::Secrets;
 use crate::protocol::Secret;
 use crate::protocol::limits::RECORDS_BESIDE;
@@ -22,9 +22,9 @@ const EVENTS_EVERY: Duration = Duration::from_secs(5);
 /// A task of this runner.
 pub(super) struct Tracked {
     pub(super) subject: Arc<Subject>,
-    pub(super) life: Life,
+    pub(super) life: TrackedTask,
     /// Kept until the pod is there.
-    pub(super) claimed: Option<(Class, Box<Claimed>)>,
+    pub(super) claimed: Option<(ClassSettings, Box<ClaimedTask>)>,
     pub(super) claimed_at: Instant,
     pub(super) acts: VecDeque<Act>,
     /// Act of a worker, since when, and how often it was tried.
@@ -35,7 +35,7 @@ pub(super) struct Tracked {
     events_at: Instant,
     pub(super) story: Story,
     /// Services whose output is to be followed, until it is.
-    pub(super) services: Vec<Service>,
+    pub(super) services: Vec<ServiceContainer>,
     /// Set when nobody wants that any more.
     pub(super) follows: Following,
     _slot: Slot,
@@ -60,18 +60,18 @@ pub(super) enum Doing {
 }
 
 /// Next act for a task.
-pub(super) enum Next {
+pub(super) enum NextAct {
     /// Nothing, or something is being done.
     Nothing,
     /// This, by a worker.
-    Work(Job),
+    Work(WorkOrder),
     /// Nothing is left of it.
     Forget,
 }
 
 impl Tracked {
     /// A task with nothing to do yet.
-    pub(super) fn new(subject: Subject, life: Life, slot: Slot, story: Story, now: Instant) -> Self {
+    pub(super) fn new(subject: Subject, life: TrackedTask, slot: Slot, story: Story, now: Instant) -> Self {
         Self {
             subject: Arc::new(subject),
             life,
@@ -90,49 +90,49 @@ impl Tracked {
     }
 
     /// The next thing to do. What the job is told comes after what has to be done, and before the task is forgotten.
-    pub(super) fn next(&mut self, now: Instant) -> Next {
+    pub(super) fn next(&mut self, now: Instant) -> NextAct {
         if self.again_at.is_some_and(|at| at > now) {
-            return Next::Nothing;
+            return NextAct::Nothing;
         }
         let doing = match &self.current {
-            Some(_) if self.again_at.is_none() => return Next::Nothing,
+            Some(_) if self.again_at.is_none() => return NextAct::Nothing,
             Some((doing, _, _)) => doing.clone(),
             None => match self.acts.pop_front() {
                 Some(Act::Forget) if self.story.is_unsaid() => {
                     self.acts.push_front(Act::Forget);
                     Doing::Say
                 }
-                Some(Act::Forget) => return Next::Forget,
+                Some(Act::Forget) => return NextAct::Forget,
                 Some(act) => Doing::Act(act),
                 None if self.story.is_unsaid() => Doing::Say,
                 None if self.life.is_starting() && self.events_at <= now => {
                     self.events_at = now + EVENTS_EVERY;
                     Doing::Events
                 }
-                None => return Next::Nothing,
+                None => return NextAct::Nothing,
             },
         };
         self.again_at = None;
         let (since, tries) = self.current.take().map_or((now, 0), |(_, since, tries)| (since, tries));
         let job = match &doing {
             Doing::Act(Act::Create) => match &self.claimed {
-                Some((class, claimed)) => Job::Create(class.clone(), claimed.clone()),
-                None => Job::Act(Act::Create),
+                Some((class, claimed)) => WorkOrder::Create(class.clone(), claimed.clone()),
+                None => WorkOrder::Act(Act::Create),
             },
-            Doing::Act(act) => Job::Act(act.clone()),
-            Doing::Events => Job::Events,
+            Doing::Act(act) => WorkOrder::Act(act.clone()),
+            Doing::Events => WorkOrder::Events,
             Doing::Say => {
                 let (offset, text, record) = self.story.unsaid();
-                Job::Say { offset, text, record }
+                WorkOrder::Say { offset, text, record }
             }
         };
         self.current = Some((doing, since, tries));
-        Next::Work(job)
+        NextAct::Work(job)
     }
 }
 
 /// The services of a task, with what is to be masked in their output: what a task agent masks.
-pub(super) fn services_of(task: &Claimed) -> Vec<Service> {
+pub(super) fn services_of(task: &ClaimedTask) -> Vec<ServiceContainer> {
     let services = task.containers.iter().enumerate().skip(1);
     let services =
         services.filter_map(|(n, container)| Some((u32::try_from(n).ok()?, container.image.clone())));
@@ -145,5 +145,5 @@ pub(super) fn services_of(task: &Claimed) -> Vec<Service> {
     further.extend(task.mask.iter().cloned());
     further.push(task.token.clone());
     let secrets = Secrets::new(&task.variables, &further);
-    services.into_iter().map(|(n, image)| Service { n, image, secrets: secrets.clone() }).collect()
+    services.into_iter().map(|(n, image)| ServiceContainer { n, image, secrets: secrets.clone() }).collect()
 }

@@ -1,10 +1,10 @@
 //! The acts of tasks, carried out: each is one try, on one of a few threads. What fails and may pass comes back as such.
 
-use super::api::{Fault, Kube};
+use super::api::{ClusterFault, Kube};
 use super::life::{Act, Created};
 use super::manifest::{self, ALLOCATION, login_name};
-use super::plane::{self, Claimed, Heard};
-use super::settings::{Class, ContainerSettings};
+use super::plane::{self, ClaimedTask, Heard};
+use super::settings::{ClassSettings, ContainerSettings};
 use crate::http::{Client, Error};
 use crate::logging::record;
 use crate::protocol::{Beside, Secret, TaskId};
@@ -50,10 +50,10 @@ impl Subject {
 }
 
 /// Order to a worker.
-pub(super) enum Job {
+pub(super) enum WorkOrder {
     Act(Act),
     /// Create, with what is needed for that.
-    Create(Class, Box<Claimed>),
+    Create(ClassSettings, Box<ClaimedTask>),
     /// Write into the job log at an offset, and say what became of the record.
     Say {
         offset: u64,
@@ -84,12 +84,12 @@ pub(super) enum Did {
 
 impl Tools {
     /// Carries out an order, and says what came of it.
-    pub(super) fn work(&self, subject: &Subject, job: &Job) -> Did {
+    pub(super) fn work(&self, subject: &Subject, job: &WorkOrder) -> Did {
         match job {
-            Job::Create(class, task) => self.create(subject, class, task),
-            Job::Act(act) => self.act(subject, act),
-            Job::Say { offset, text, record } => self.say(subject, *offset, text, record.as_ref()),
-            Job::Events => self.events(subject),
+            WorkOrder::Create(class, task) => self.create(subject, class, task),
+            WorkOrder::Act(act) => self.act(subject, act),
+            WorkOrder::Say { offset, text, record } => self.say(subject, *offset, text, record.as_ref()),
+            WorkOrder::Events => self.events(subject),
         }
     }
 
@@ -139,7 +139,7 @@ impl Tools {
         plane::lost(&self.plane, &subject.class_token, &subject.id, &subject.allocation, why)
     }
 
-    fn create(&self, subject: &Subject, class: &Class, task: &Claimed) -> Did {
+    fn create(&self, subject: &Subject, class: &ClassSettings, task: &ClaimedTask) -> Did {
         let objects =
             match manifest::objects(&self.settings, class, &self.init_image, task, self.ca.as_deref()) {
                 Ok(objects) => objects,
@@ -210,7 +210,7 @@ impl Tools {
     }
 }
 
-fn refused(fault: &Fault) -> Did {
+fn refused(fault: &ClusterFault) -> Did {
     match fault {
         _ if fault.is_passing() => again(fault),
         _ if fault.is_leaving() => Did::Created(Created::Leaving(fault.to_string())),
@@ -220,11 +220,11 @@ fn refused(fault: &Fault) -> Did {
     }
 }
 
-fn again(fault: &Fault) -> Did {
+fn again(fault: &ClusterFault) -> Did {
     Did::Again(fault.to_string(), fault.retry_after().unwrap_or_default())
 }
 
-fn done(result: Result<(), Fault>) -> Did {
+fn done(result: Result<(), ClusterFault>) -> Did {
     match result {
         Ok(()) => Did::Done,
         Err(fault) => again(&fault),

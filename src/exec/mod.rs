@@ -6,6 +6,7 @@ mod embedded;
 mod env_file;
 #[cfg(test)]
 mod example;
+mod filters;
 mod git;
 mod layout;
 mod list;
@@ -20,6 +21,7 @@ mod signals;
 mod snapshot;
 mod style;
 mod tell;
+mod underway;
 mod watch;
 
 use crate::agent::machine;
@@ -35,7 +37,7 @@ use crate::server::{self, NeverCame, Running, ServerOptions};
 use crate::terminal::plain;
 use caches::Caches;
 pub use options::HELP;
-use options::{Asked, Options};
+use options::{CommandLine, Options};
 use remains::Scratch;
 use results::Folder;
 use signals::Interrupts;
@@ -58,11 +60,11 @@ const CONFIG: &str = ".circleci/config.yml";
 pub fn command(args: Vec<OsString>) -> Outcome {
     match Options::parse(args)? {
         // Failures quote the config, which others may have written.
-        Asked::Run(options) => {
+        CommandLine::Run(options) => {
             exec(&options).map_err(|failure| Failure { message: plain(&failure.message), ..failure })
         }
-        Asked::Help => print(options::HELP),
-        Asked::Guard(folder) => {
+        CommandLine::Help => print(options::HELP),
+        CommandLine::Guard(folder) => {
             remains::guard(&folder);
             Ok(exit::OK)
         }
@@ -72,18 +74,17 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 fn exec(options: &Options) -> Outcome {
     let ConfigPlace { root, file } = ConfigPlace::find(options)?;
     let config = std::fs::read_to_string(&file).map_err(|e| {
-        Failure::usage(format!(
-            "failed to read the config `{}`: {e} (name another with `--config`)",
-            file.display()
-        ))
+        refused(&root).unwrap_or_else(|| {
+            Failure::usage(format!(
+                "failed to read the config `{}`: {e} (name another with `--config`)",
+                file.display()
+            ))
+        })
     })?;
     let wrong = |wrong: crate::config::WrongParameter| Failure::usage(wrong.to_string());
     let parameters = crate::config::typed_parameters(&config, &options.parameters).map_err(wrong)?;
     crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
-    let mut variables = Vec::new();
-    for file in &options.env_files {
-        variables.extend(env_file::read(file).map_err(Failure::usage)?);
-    }
+    let variables = env_file::read(&options.env_files).map_err(Failure::usage)?;
     if let Name::Given(name) = &options.name {
         name.check(&root).map_err(Failure::usage)?;
     }
@@ -108,8 +109,8 @@ fn exec(options: &Options) -> Outcome {
     let snapshot = std::thread::scope(|scope| {
         // Git works on the files while the control plane comes up.
         let starting = (!options.list).then(|| scope.spawn(|| server::start(server_options.clone())));
-        let snapshot =
-            snapshot::take(&root, &scratch.path, &options.name, !options.list).map_err(Failure::new)?;
+        let snapshot = snapshot::take(&root, &scratch.path, &options.name, !options.list)
+            .map_err(|why| refused(&root).unwrap_or_else(|| Failure::new(why)))?;
         running = match starting.map(|starting| starting.join()) {
             Some(Ok(started)) => Some(started.map_err(|error| Failure::new(error.to_string()))?),
             Some(Err(_)) => return Err(Failure::new("the control plane died while it was started")),
@@ -173,6 +174,11 @@ fn exec(options: &Options) -> Outcome {
         tell(format_args!("note: removed what a run that was killed had left, `{}`", left.display()));
     }
     outcome
+}
+
+/// The failure of a folder that no pipeline can run in, whatever else may be wrong.
+fn refused(root: &Path) -> Option<Failure> {
+    repository::is_bare(root).unwrap_or(false).then(|| Failure::usage(repository::bare(root)))
 }
 
 /// Folders and files of the person.
@@ -284,9 +290,9 @@ fn run(
     }
     let client = Client::new(&Endpoint { url: running.url.clone(), ..Endpoint::default() });
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
-    // What cannot be read now may be at the next look.
+    // The next look may be able to read it.
     let waits_for_people = || running.waits_for_people(&created.id).unwrap_or(false);
-    let watch::Watched { screen, unwritten } =
+    let watch::WatchedPipeline { screen, unwritten } =
         watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;
     for given in &options.approve {
         if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {
@@ -302,7 +308,7 @@ fn run(
         print("nothing ran: every workflow or job of the config is filtered out here (`--list` says why)\n")?;
         return Ok(exit::FAILED);
     }
-    let summary = results::collect(&client, person, &screen, folder).map_err(Failure::new)?;
+    let summary = results::collect(running, &client, person, &screen, folder).map_err(Failure::new)?;
     if let Some(failure) = unwritten {
         return Err(failure);
     }
@@ -380,6 +386,7 @@ impl Runners {
             settings.cleanup_working_directory = true;
             settings.confine = true;
             settings.local_source = Some(source.clone());
+            settings.output_directory = Some(running.output_folder());
             settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());

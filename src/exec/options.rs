@@ -43,7 +43,7 @@ pub(super) struct Options {
 
 /// A command line, read.
 #[derive(Clone, Debug)]
-pub(super) enum Asked {
+pub(super) enum CommandLine {
     /// A run, or a list.
     Run(Box<Options>),
     /// The text of `--help`.
@@ -61,8 +61,8 @@ Usage: runlet exec [PATH] [OPTIONS]
 PATH is the folder that holds .circleci/config.yml, or one below it in the same repository (default:
 this one). Uncommitted files take part, ignored files do not, and the repository itself is only read.
 Jobs run as you, on this host, each with a temporary folder as its home: `~/project` is in there, and so
-are links to what tools keep in yours (`~/.ssh`, `~/.cargo`, `~/go` and so on). Nothing listens beyond
-loopback.
+are the settings of your tools as copies, and links to what they keep (`~/.cargo`, `~/go`, `~/.ssh` and so on).
+Nothing listens beyond loopback.
 
   --list                        list workflows and jobs, and why some do not run; run nothing
   --job NAME                    only this job and the jobs it requires (repeatable); `*` and `?` stand
@@ -97,7 +97,7 @@ second one kills what still runs.
 
 impl Options {
     /// Parses the arguments.
-    pub(super) fn parse(args: Vec<OsString>) -> Result<Asked, Failure> {
+    pub(super) fn parse(args: Vec<OsString>) -> Result<CommandLine, Failure> {
         use lexopt::prelude::*;
         let mut options = Self {
             path: PathBuf::from("."),
@@ -164,8 +164,8 @@ impl Options {
                 Long("list") => options.list = true,
                 Long("on-host") => options.on_host = true,
                 Long("plain") => options.plain = true,
-                Long("guard") => return Ok(Asked::Guard(parser.value()?.into())),
-                Long("help") | Short('h') => return Ok(Asked::Help),
+                Long("guard") => return Ok(CommandLine::Guard(parser.value()?.into())),
+                Long("help") | Short('h') => return Ok(CommandLine::Help),
                 Value(value) if path.is_none() => path = Some(PathBuf::from(value)),
                 _ => {
                     return Err(Failure::usage(format!(
@@ -178,7 +178,7 @@ impl Options {
         if let Some(path) = path {
             options.path = path;
         }
-        Ok(Asked::Run(Box::new(options)))
+        Ok(CommandLine::Run(Box::new(options)))
     }
 }
 
@@ -186,7 +186,7 @@ impl Options {
 mod tests {
     use super::*;
 
-    fn parse(args: &[&str]) -> Result<Asked, String> {
+    fn parse(args: &[&str]) -> Result<CommandLine, String> {
         Options::parse(args.iter().map(OsString::from).collect()).map_err(|failure| failure.message)
     }
 
@@ -194,7 +194,7 @@ mod tests {
     fn arguments_are_read_in_any_order() {
         let asked =
             parse(&["--job", "test", "dir", "--pipeline-parameter", "a=b=c", "--concurrency=3", "--tag=v1"]);
-        let Ok(Asked::Run(options)) = asked else { unreachable!("these are valid: {asked:?}") };
+        let Ok(CommandLine::Run(options)) = asked else { unreachable!("these are valid: {asked:?}") };
         assert_eq!(options.path, PathBuf::from("dir"));
         assert_eq!(options.jobs, ["test"]);
         assert_eq!(options.parameters, [("a".to_owned(), "b=c".to_owned())]);
@@ -209,6 +209,6 @@ mod tests {
         assert!(message(&["--concurrency", "0"]).contains("1 to 256"));
         assert!(message(&["--tag", "a", "--branch", "b"]).contains("one branch or one tag"));
         assert!(message(&["a", "b"]).contains("runlet exec --help"));
-        assert!(matches!(parse(&["--help"]), Ok(Asked::Help)));
+        assert!(matches!(parse(&["--help"]), Ok(CommandLine::Help)));
     }
 }

@@ -4,15 +4,19 @@
 //! A guard, this program again in a session of its own, waits for the end of a pipe that only this process has
 //! open. Where that was killed too, the next run finds the folder without an owner.
 
+use crate::protocol::task_input::TaskInput;
 use crate::system::proc;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Beginning of the name of every such folder.
@@ -21,6 +25,10 @@ const PREFIX: &str = "runlet-exec-";
 const OWNED: &str = "owned";
 /// A folder without that file is being made, unless it is older than this.
 const MAKING: Duration = Duration::from_secs(60);
+/// So many files are removed before this process ends, and more by the guard: people wait for the prompt.
+const MOST_REMOVED: usize = 2000;
+/// Between two looks for folders of jobs that have ended.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long killed processes may take to be gone, and the lock of one that is about to end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -31,7 +39,70 @@ pub(super) struct Scratch {
     /// Every task agent has ended by itself, and with it what it had started: nobody is looked for.
     pub is_quiet: bool,
     guard: Option<Child>,
-    _owned: File,
+    owned: File,
+    removal: Arc<Removal>,
+    remover: Option<JoinHandle<()>>,
+}
+
+/// A removal that ends with its budget.
+struct Removal {
+    /// Files that may be removed.
+    budget: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+impl Removal {
+    /// Removes the working directories of jobs that have ended, as they are put aside in `scratch`, until it is over.
+    fn tidy(&self, scratch: &Path) {
+        while !self.is_over.load(Ordering::SeqCst) {
+            for entry in fs::read_dir(scratch).into_iter().flatten().flatten() {
+                if entry.path().extension().is_some_and(|end| end == TaskInput::ASIDE) {
+                    self.remove(&entry.path());
+                }
+            }
+            std::thread::park_timeout(LOOK);
+        }
+    }
+
+    /// Removes a folder; false when the budget did not last for all of it.
+    fn remove(&self, folder: &Path) -> bool {
+        if !self.take(folder) {
+            return false;
+        }
+        // What could not be read or opened so is few.
+        let _ = remove(folder);
+        true
+    }
+
+    /// Removes what is in the folder of a run but the file that says whose it is; false when the budget did not last.
+    fn clear(&self, scratch: &Path) -> bool {
+        let mut entries = fs::read_dir(scratch).into_iter().flatten().flatten();
+        entries.all(|entry| match entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            true => self.take(&entry.path()),
+            // The few files go with the folder.
+            false => true,
+        })
+    }
+
+    fn take(&self, folder: &Path) -> bool {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            if is_folder {
+                if !self.take(&entry.path()) {
+                    return false;
+                }
+                continue;
+            }
+            let taken =
+                self.budget.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            if taken.is_err() {
+                return false;
+            }
+            let _ = fs::remove_file(entry.path());
+        }
+        let _ = fs::remove_dir(folder);
+        true
+    }
 }
 
 impl Scratch {
@@ -53,9 +124,13 @@ impl Scratch {
         let guard = std::env::current_exe().and_then(|program| {
             let mut guard = Command::new(program);
             guard.args(["exec", "--guard"]).arg(&path).current_dir("/");
-            guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+            guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
         });
-        Ok(Self { path, is_quiet: false, guard: guard.ok(), _owned: owned })
+        let removal =
+            Arc::new(Removal { budget: AtomicUsize::new(usize::MAX), is_over: AtomicBool::new(false) });
+        let (tidy, scratch) = (removal.clone(), path.clone());
+        let remover = std::thread::Builder::new().name("remover".into()).spawn(move || tidy.tidy(&scratch));
+        Ok(Self { path, is_quiet: false, guard: guard.ok(), owned, removal, remover: remover.ok() })
     }
 
     /// Kills whatever was started for jobs.
@@ -68,6 +143,22 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.is_quiet {
             end_processes(&self.path);
+        }
+        self.removal.budget.store(MOST_REMOVED, Ordering::SeqCst);
+        self.removal.is_over.store(true, Ordering::SeqCst);
+        if let Some(remover) = self.remover.take() {
+            remover.thread().unpark();
+            let _ = remover.join();
+        }
+        let is_removed = self.removal.clear(&self.path);
+        let mut guard = self.guard.as_mut().filter(|_| !is_removed);
+        let is_there = guard.as_mut().is_some_and(|guard| matches!(guard.try_wait(), Ok(None)));
+        if let Some(guard) = guard.filter(|_| is_there) {
+            // It says when the folder is its own: no run that comes next takes it for one without an owner.
+            let _ = flock(&self.owned, FlockOperation::Unlock);
+            drop(guard.stdin.take());
+            let _ = guard.stdout.take().map(|mut said| said.read(&mut [0]));
+            return;
         }
         if let Err(error) = remove(&self.path) {
             super::tell::tell(format_args!("runlet: failed to remove `{}`: {error}", self.path.display()));
@@ -90,7 +181,7 @@ pub(super) fn guard(folder: &Path) {
     let mut nothing = Vec::new();
     let _ = std::io::stdin().take(1).read_to_end(&mut nothing);
     if folder.exists() {
-        clean(folder, PATIENCE);
+        clean(folder, PATIENCE, || drop(std::io::stdout().write_all(b"mine\n")));
     }
 }
 
@@ -101,15 +192,16 @@ pub(super) fn clean_others() -> Vec<PathBuf> {
     for entry in fs::read_dir(place()).into_iter().flatten().flatten() {
         let is_one = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
         let Ok(about) = entry.metadata() else { continue };
-        if is_one && about.is_dir() && about.uid() == own && clean(&entry.path(), Duration::ZERO) {
+        if is_one && about.is_dir() && about.uid() == own && clean(&entry.path(), Duration::ZERO, || ()) {
             removed.push(entry.path());
         }
     }
     removed
 }
 
-/// Ends the processes of a run that has no owner any more and removes its folder. False when it has one.
-fn clean(folder: &Path, patience: Duration) -> bool {
+/// Ends the processes of a run that has no owner any more and removes its folder, after it is `taken`. False when it has an
+/// owner.
+fn clean(folder: &Path, patience: Duration, taken: impl FnOnce()) -> bool {
     let deadline = Instant::now() + patience;
     let owned = match File::options().write(true).open(folder.join(OWNED)) {
         Ok(owned) => owned,
@@ -127,6 +219,7 @@ fn clean(folder: &Path, patience: Duration) -> bool {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    taken();
     end_processes(folder);
     remove(folder).is_ok()
 }
@@ -195,17 +288,43 @@ fn has_open_below(pid: i32, folder: &Path) -> bool {
 #[expect(clippy::unwrap_used, reason = "a test that cannot make a folder should fail loudly")]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn a_folder_with_an_owner_stays_and_one_without_goes() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().join("runlet-exec-x");
         fs::create_dir(&folder).unwrap();
+        let clean = |folder: &Path, patience| clean(folder, patience, || ());
         assert!(!clean(&folder, Duration::ZERO), "it is being made");
         let owned = File::create(folder.join(OWNED)).unwrap();
         flock(&owned, FlockOperation::NonBlockingLockExclusive).unwrap();
         assert!(!clean(&folder, Duration::ZERO));
         flock(&owned, FlockOperation::Unlock).unwrap();
         assert!(clean(&folder, PATIENCE) && !folder.exists());
+    }
+
+    #[test]
+    fn a_removal_ends_with_its_budget() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("x");
+        let removal = |budget| Removal { budget: AtomicUsize::new(budget), is_over: AtomicBool::new(false) };
+        let make = || {
+            fs::create_dir_all(folder.join("a/b")).unwrap();
+            for name in ["a/1", "a/b/2", "3"] {
+                fs::write(folder.join(name), "").unwrap();
+            }
+        };
+        make();
+        assert!(!removal(2).remove(&folder) && folder.exists());
+        make();
+        assert!(removal(3).remove(&folder) && !folder.exists());
+        make();
+        fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o000)).unwrap();
+        assert!(removal(9).remove(&folder) && !folder.exists());
+        make();
+        fs::write(folder.join(OWNED), "").unwrap();
+        assert!(!removal(1).clear(&folder) && removal(9).clear(&folder));
+        assert!(folder.join(OWNED).exists() && !folder.join("a").exists());
     }
 }

@@ -43,7 +43,7 @@ pub(super) struct JobView {
     pub ended_at_ms: Option<u64>,
     /// Why it ended this way.
     pub message: Option<String>,
-    /// What it goes without on this host. A reason that comes later does not replace it.
+    /// The things that it goes without on this host. A reason that comes later does not replace it.
     pub remark: Option<String>,
     /// Whether it ended because it cannot run here.
     pub cannot_run: bool,

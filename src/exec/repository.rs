@@ -1,5 +1,6 @@
 //! The repository around a folder, as git tells of it; it is only read.
 
+use super::filters::Filters;
 use super::git::{git, rev_parse, said};
 use super::settings;
 use std::collections::BTreeMap;
@@ -17,8 +18,8 @@ pub(super) struct Repository {
     pub index: PathBuf,
     /// Lists where the history is cut off, in a shallow clone.
     pub shallow: PathBuf,
-    /// Git LFS has brought large files here, or was asked to.
-    pub has_large_files: bool,
+    /// Filters whose files jobs get as they are here; git LFS is one where it has brought large files here, or was asked to.
+    pub filters: Filters,
     /// `sha256`, or `sha1` where this git can tell.
     pub object_format: Option<String>,
     /// Some of its objects are on a server only.
@@ -67,6 +68,7 @@ impl Repository {
         let asked = questions.len() - usize::from(!is_module);
         let answers = match rev_parse(root, &questions[..asked])? {
             Ok(answers) => answers,
+            Err(_) if is_bare(root)? => return Err(bare(root)),
             Err(found) => {
                 let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
                 return match refused {
@@ -102,6 +104,7 @@ impl Repository {
         let what = "read the settings of the repository";
         let scoped = scoped.end(what)?;
         let listed = String::from_utf8_lossy(&scoped.stdout);
+        let filters = Filters::read(&listed);
         let (all, own) = match scoped.status.code() {
             // git before 2.26 does not know of scopes.
             Some(129) => {
@@ -130,7 +133,7 @@ impl Repository {
             objects: fs::canonicalize(&objects).unwrap_or(objects),
             index: root.join(index),
             shallow: root.join(shallow),
-            has_large_files: root.join(lfs).is_dir(),
+            filters: if root.join(lfs).is_dir() { filters.with_large_files() } else { filters },
             // git before 2.25 knows only one and echoes the question.
             object_format: format.into_string().ok().filter(|name| !name.starts_with('-')),
             is_partial: remotes.is_partial,
@@ -154,6 +157,20 @@ impl Repository {
             Err(error) => Err(format!("failed to read `{}`: {error}", self.shallow.display())),
         }
     }
+}
+
+/// Whether `root` is in a bare repository, or one that has its working trees elsewhere.
+pub(super) fn is_bare(root: &Path) -> Result<bool, String> {
+    let asked = ["rev-parse", "--is-bare-repository"];
+    Ok(git(root, &[]).args(asked).run("read the repository")?.stdout.starts_with(b"true"))
+}
+
+/// The error of a bare repository.
+pub(super) fn bare(root: &Path) -> String {
+    let root = root.display();
+    format!(
+        "`{root}` is in a bare repository, which has no working tree that could be run: name a clone of it, or one of its worktrees (`git -C {root} worktree list`; `git -C {root} worktree add FOLDER BRANCH` makes one)"
+    )
 }
 
 /// Lists references like [`References::read`] takes them, of those kinds and without those whose objects are not there:

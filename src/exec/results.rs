@@ -4,6 +4,7 @@ use super::render::Screen;
 use super::style::seconds;
 use crate::http::{Body, Client, Request};
 use crate::protocol::Secret;
+use crate::server::Running;
 use crate::terminal::plain;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -37,6 +38,9 @@ struct Test {
     message: String,
     #[serde(default)]
     file: Option<String>,
+    /// File and line of a failure.
+    #[serde(skip)]
+    place: Option<String>,
 }
 
 /// So many failed tests are shown, and so many lines of what each says.
@@ -121,6 +125,7 @@ pub(super) struct Summary {
 /// Fetches the results of all jobs into `folder` and sums them up. What an earlier run left there goes
 /// first: it would pass for results of this one.
 pub(super) fn collect(
+    running: &Running,
     client: &Client,
     token: &Secret,
     screen: &Screen,
@@ -155,7 +160,7 @@ pub(super) fn collect(
             }
         }
         let lines = get(client, token, &format!("/api/v3/jobs/{id}/tests"))?;
-        let tests: Vec<Test> = serde_json::Deserializer::from_slice(&lines)
+        let mut tests: Vec<Test> = serde_json::Deserializer::from_slice(&lines)
             .into_iter()
             .collect::<Result<_, _>>()
             .map_err(|e| e.to_string())?;
@@ -172,10 +177,14 @@ pub(super) fn collect(
                 counts.push(format!("{} {word}", count(result)));
             }
         }
-        failures
-            .extend(tests.iter().filter(|test| test.result == "failure").map(|test| test.failure(&shown)));
+        let failed = tests.iter_mut().filter(|test| test.result == "failure");
+        let places = running.places_of_failed_tests(id).map_err(|e| e.to_string())?;
+        failures.extend(failed.zip(places).map(|(test, place)| {
+            test.place = place;
+            test.failure(&shown)
+        }));
         let kept = if artifacts.data.is_empty() { String::new() } else { artifacts.data.len().to_string() };
-        // What it went without may be why it failed.
+        // It may have failed for something that it went without.
         if let Some(remark) = job.remark.as_ref().filter(|remark| job.message.as_ref() != Some(*remark)) {
             reasons.push(format!("{shown}: {remark}\n"));
         }
@@ -210,7 +219,12 @@ pub(super) fn collect(
 impl Test {
     /// The place of a failed test and what it said.
     fn failure(&self, job: &str) -> String {
-        let place = self.file.iter().chain(Some(&self.classname).filter(|class| !class.is_empty()));
+        let place = self
+            .place
+            .as_ref()
+            .or(self.file.as_ref())
+            .into_iter()
+            .chain(Some(&self.classname).filter(|class| !class.is_empty()));
         let place: String = place.map(|part| format!("{part} ")).collect();
         // Tests write what they like, and whoever opens a pull request writes tests.
         let clean = |line: &str| {

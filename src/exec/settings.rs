@@ -5,8 +5,7 @@ use crate::system::git_files;
 use std::path::Path;
 
 /// Keys that may be of interest here or for the remotes, as a regular expression of `git config`.
-pub(super) const KEYS: &str =
-    r"^(remote|branch|url|http|credential|ssh|lfs)\.|^core\.(sshcommand|askpass|gitproxy)$";
+pub(super) const KEYS: &str = r"^(remote|branch|url|http|credential|ssh|lfs)\.|^filter\..*\.(smudge|process)$|^core\.(sshcommand|askpass|gitproxy)$";
 /// Values that git takes for paths.
 const PATHS: [&str; 8] = [
     "sslcert",

@@ -10,6 +10,7 @@ use super::git::{check, git, said};
 use super::layout::{self, alternate, write};
 use super::repository::{Repository, together};
 use super::settings;
+use super::underway;
 use crate::protocol::task_input::LocalSource;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -250,6 +251,7 @@ impl Places<'_> {
             environment.push(("GIT_WORK_TREE", root.as_os_str().to_owned()));
         }
         let record = "record the working tree";
+        let without_filters = whole.map(|found| found.filters.off()).unwrap_or_default();
         let mut unborn = Vec::new();
         if let (Some(_), None) = (found, whole) {
             let listed = git(root, &[])
@@ -265,12 +267,14 @@ impl Places<'_> {
             if let Some(found) = whole.filter(|found| found.index.exists()) {
                 copy_index(&found.index, &self.index)
                     .map_err(|e| format!("failed to copy the index `{}`: {e}", found.index.display()))?;
-                self.take_hidden_files(&environment)?;
+                let conflicts = self.take_hidden_files(&environment, &without_filters)?;
+                // The file of the index is in the folder of this working tree, which other ones do not share.
+                notes.extend(found.index.parent().and_then(|folder| underway::note(folder, &conflicts)));
             }
             // A repository may come from a system where names differ by more than their case.
             let is_exact = whole.is_some() && root.join(".GIT").symlink_metadata().is_err();
             let exact: &[&str] = if is_exact { &["-c", "core.ignoreCase=false"] } else { &[] };
-            let add = || git(root, &environment).args(exact).args(ADD).run(record);
+            let add = || git(root, &environment).args(exact).args(&without_filters).args(ADD).run(record);
             let mut added = add()?;
             if added.status.code() == Some(128) && self.index.exists() {
                 // A damaged index: the files say what it could have said.
@@ -301,8 +305,8 @@ impl Places<'_> {
         }
         let (modules, settings) = (self.repository.join("modules"), LocalSource::settings(self.repository));
         notes.extend(embedded::record(root, &environment, unborn, &modules, &settings)?);
-        if whole.is_some_and(|found| found.has_large_files) {
-            self.take_large_files(&environment)?;
+        if let Some(found) = whole {
+            found.filters.take(root, &environment)?;
         }
         let tree = git(root, &environment).args(["write-tree"]).line("write the tree")?;
         let head = whole.and_then(|found| found.head.as_ref());
@@ -326,15 +330,22 @@ impl Places<'_> {
 
 impl Places<'_> {
     /// Takes in what the index is told not to look at, where it is there: the tree is taken as it is. A file that is
-    /// absent from a sparse working tree stays what it was.
-    fn take_hidden_files(&self, environment: &[(&str, OsString)]) -> Result<(), String> {
+    /// absent from a sparse working tree stays what it was. Returns the files with conflicts.
+    fn take_hidden_files(
+        &self,
+        environment: &[(&str, OsString)],
+        without_filters: &[String],
+    ) -> Result<BTreeSet<Vec<u8>>, String> {
         let record = "record the files that the index does not look at";
         // A damaged index is dealt with later.
         let listed = git(self.root, environment).args(["ls-files", "-v", "-z"]).run(record)?;
-        let (mut unchanged, mut skipped) = (Vec::new(), Vec::new());
+        let (mut unchanged, mut skipped, mut conflicts) = (Vec::new(), Vec::new(), BTreeSet::new());
         for entry in listed.stdout.split(|&byte| byte == 0) {
             let [tag, b' ', path @ ..] = entry else { continue };
             let is_there = || self.root.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
+            if matches!(tag, b'M' | b'm') {
+                conflicts.insert(path.to_owned());
+            }
             let is_skipped = matches!(tag, b'S' | b's');
             if is_skipped && is_there() {
                 skipped.extend([path, b"\0"].concat());
@@ -348,29 +359,11 @@ impl Places<'_> {
             [("--no-assume-unchanged", &unchanged), ("--no-skip-worktree", &skipped), ("--remove", &all)]
         {
             if !paths.is_empty() {
-                let update = git(self.root, environment).args(["update-index", "-z", how, "--stdin"]);
-                update.input(paths, record)?;
+                let update = git(self.root, environment).args(without_filters);
+                update.args(["update-index", "-z", how, "--stdin"]).input(paths, record)?;
             }
         }
-        Ok(())
-    }
-
-    /// Takes the content of files of git LFS in, for which the index has pointers: jobs have nowhere to get it from.
-    fn take_large_files(&self, environment: &[(&str, OsString)]) -> Result<(), String> {
-        let record = "record the large files";
-        let large = git(self.root, environment)
-            .args(["ls-files", "-z", "--cached", "--", ":(attr:filter=lfs)"])
-            .output("list the large files")?;
-        if large.is_empty() {
-            return Ok(());
-        }
-        // The index remembers facts about a file by which it would seem unchanged.
-        for how in ["--force-remove", "--add"] {
-            git(self.root, environment)
-                .args(["update-index", "-z", how, "--remove", "--stdin"])
-                .input(&large, record)?;
-        }
-        Ok(())
+        Ok(conflicts)
     }
 }
 
@@ -465,24 +458,6 @@ mod tests {
         let (_scratch, taken) = snapshot(repo.path());
         assert_eq!(taken.revision, sh(repo.path(), "git rev-parse HEAD").trim());
         assert_eq!(files(&taken), "a one\n");
-    }
-
-    #[test]
-    fn large_files_come_with_their_content() {
-        let repo = tempfile::tempdir().unwrap();
-        sh(
-            repo.path(),
-            "git init -qb main; mkdir .git/lfs; echo '*.bin filter=lfs' > .gitattributes; echo top > a
-             git config filter.lfs.clean 'sh -c \"cat > /dev/null; echo pointer\"'
-             git config filter.lfs.smudge cat
-             echo content > x.bin; echo pointer > 'not here.bin'; git add .; git commit -qm first
-             test \"$(git show HEAD:x.bin)\" = pointer; test -z \"$(git status --porcelain)\"",
-        );
-        let (_scratch, taken) = snapshot(repo.path());
-        assert_eq!(
-            sh(&taken.repository, "git show main:x.bin 'main:not here.bin' main:a"),
-            "content\npointer\ntop\n"
-        );
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::http::{Body, Client, Error, Request};
 use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
 pub(super) use crate::server::pipelines::compile::fits;
-use crate::server::{self, Told, WatchEnded, Watcher};
+use crate::server::{self, Notification, WatchEnded, Watcher};
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -30,7 +30,7 @@ pub(super) fn is_approved(given: &[String], name: &str) -> bool {
 }
 
 /// A pipeline that was watched.
-pub(super) struct Watched {
+pub(super) struct WatchedPipeline {
     /// Everything that is known of it.
     pub(super) screen: Screen,
     /// Some of it could not be drawn, and not because the reader has gone away.
@@ -46,7 +46,7 @@ pub(super) fn watch(
     mut watcher: Watcher,
     waits_for_people: &dyn Fn() -> bool,
     interrupts: &Interrupts,
-) -> Result<Watched, Failure> {
+) -> Result<WatchedPipeline, Failure> {
     let is_terminal = std::io::stdout().is_terminal();
     let terminal = is_terminal
         && !options.plain
@@ -64,7 +64,7 @@ pub(super) fn watch(
         })?;
         let is_quiet = next.is_none();
         // News that have gathered meanwhile are drawn in one go, unless they are very many.
-        while let Some(Told { event, output }) = next {
+        while let Some(Notification { event, output }) = next {
             ended = event == WatchEvent::End;
             screen.event(event, &output);
             next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
@@ -83,13 +83,13 @@ pub(super) fn watch(
         let drawn = print_bytes(&screen.take(server::time::Millis::now().0));
         unwritten = unwritten.or(drawn.err());
         if ended || interrupts.count() > 1 {
-            return Ok(Watched { screen, unwritten });
+            return Ok(WatchedPipeline { screen, unwritten });
         }
         if told_interrupts > 0 && !approvals.is_closed {
             approvals.is_closed = true;
             to_cancel = screen.workflow_ids().map(str::to_owned).collect();
         }
-        // What was not answered is asked again with the next look; what was refused is not.
+        // A call without an answer is made again with the next look, a refused one is not.
         to_cancel.retain(|id| match post(client, person, &format!("/api/v2/workflow/{id}/cancel")) {
             Ok(()) => false,
             Err(error) => {
@@ -98,7 +98,7 @@ pub(super) fn watch(
             }
         });
         if is_quiet && seems_held(&screen) && waits_for_people() && approvals.ask(&screen, client, person) {
-            return Ok(Watched { screen, unwritten });
+            return Ok(WatchedPipeline { screen, unwritten });
         }
     }
 }

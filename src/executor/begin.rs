@@ -4,7 +4,7 @@
 
 use super::end::StopReason;
 use super::output::report::{Begin, GaveBack, Reporter};
-use super::prepare::NotReady;
+use super::prepare::{NotReady, prepare};
 use super::task::TaskRun;
 use crate::http::retry::Backoff;
 use crate::protocol::task_input::Said;
@@ -26,27 +26,30 @@ pub(super) enum Beginning {
 
 /// Makes the host ready and asks for the beginning.
 pub(super) fn begin(task: &mut TaskRun) -> Beginning {
-    match task.prepare() {
-        Ok(()) => task.open_first(),
+    let TaskRun { input, host, control, records, .. } = task;
+    match prepare(input, host, control, records) {
+        Ok(spoiled) => task.open_first(spoiled),
         Err(NotReady::Host(why)) => {
-            let why = task.secrets.mask(&why);
-            return failed(&task.reporter, why, task.input.pause_seconds);
+            let why = records.secrets.mask(&why);
+            return failed(&records.reporter, why, input.pause_seconds);
         }
-        Err(NotReady::Stopped(reason)) => return stopped(task, reason),
+        Err(NotReady::Stopped(reason)) => return stopped(&records.reporter, &input.runner_name, reason),
     }
+    let TaskRun { input, control, records, .. } = task;
+    let reporter = &records.reporter;
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10), Duration::MAX);
     let mut last = String::new();
     loop {
-        if task.reporter.is_over() {
-            return over(&task.reporter);
+        if reporter.is_over() {
+            return over(reporter);
         }
-        if let Some(reason) = task.stopped() {
-            return stopped(task, reason);
+        if let Some(reason) = control.stopped() {
+            return stopped(reporter, &input.runner_name, reason);
         }
-        if let Some(why) = task.reporter.begin_is_late() {
+        if let Some(why) = reporter.begin_is_late() {
             return tell(format!("{why}: {last}"));
         }
-        match task.reporter.begin(&mut backoff) {
+        match reporter.begin(&mut backoff) {
             Begin::Granted => {
                 say(Said::Begun, None);
                 return Beginning::Begun;
@@ -54,15 +57,15 @@ pub(super) fn begin(task: &mut TaskRun) -> Beginning {
             Begin::Again(wait, error) => {
                 log::warn!("{error}; trying again in {} ms", wait.as_millis());
                 last = error.to_string();
-                task.wait_or_stop(wait);
+                control.wait_or_stop(wait);
             }
             Begin::Refused(error) if error.code() == Some(RefusalCode::TaskEnded) => {
                 log::warn!("the task does not begin: {error}");
-                task.reporter.over();
+                reporter.over();
                 return Beginning::Over;
             }
             Begin::Refused(error) => {
-                task.reporter.over();
+                reporter.over();
                 return Beginning::Failed(format!("the control plane does not let it: {error}"));
             }
         }
@@ -89,14 +92,13 @@ pub(super) fn failed(reporter: &Reporter, why: String, pause_seconds: u32) -> Be
     }
 }
 
-fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
-    let reporter = &task.reporter;
+fn stopped(reporter: &Reporter, runner: &str, reason: StopReason) -> Beginning {
     if matches!(reason, StopReason::Cancel | StopReason::Ended) {
         // A cancel before the beginning has ended the task at once.
         reporter.over();
         return over(reporter);
     }
-    let why = format!("the runner `{}` was told to stop before the task had begun", task.input.runner_name);
+    let why = format!("the runner `{runner}` was told to stop before the task had begun");
     match reporter.give_back(GiveBackReason::Runner, &why, 0) {
         GaveBack::Done => {
             log::info!("gave the task back, since the runner stops");
@@ -114,9 +116,9 @@ fn stopped(task: &TaskRun, reason: StopReason) -> Beginning {
 
 /// The end of a task that is not this agent's any more.
 fn over(reporter: &Reporter) -> Beginning {
-    match reporter.is_disowned() {
-        true => Beginning::Failed("the control plane refuses its calls".to_owned()),
-        false => Beginning::Over,
+    match reporter.disowned() {
+        Some(why) => Beginning::Failed(format!("the control plane refuses its calls: {why}")),
+        None => Beginning::Over,
     }
 }
 

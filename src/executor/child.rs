@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// A message of the threads of a task to the one that runs the steps.
 #[derive(Debug)]
-pub enum Message {
+pub enum TaskMessage {
     /// The control plane cancelled the task: for a person, or for a newer pipeline.
     Cancel,
     /// A signal: the runner on this host is being stopped, and the task with it.
@@ -84,9 +84,10 @@ struct Taken {
 }
 
 impl StepChild {
-    /// Starts `command`; what happens to it arrives on `messages`.
-    pub fn start(step: u32, command: Command, log: &StepLog, messages: &Sender<Message>) -> io::Result<Self> {
+    /// Starts `command`, whose output goes to `log`; what happens to it arrives on `messages`.
+    pub fn start(command: Command, log: &StepLog, messages: &Sender<TaskMessage>) -> io::Result<Self> {
         let (mut child, reader) = process::start(command)?;
+        let step = log.step();
         let turn = log.begin_child();
         let started = Instant::now();
         let taken = Arc::new(Taken::default());
@@ -125,13 +126,13 @@ impl StepChild {
                     Err(_) => break,
                 }
             }
-            let _ = sender.send(Message::Closed { step });
+            let _ = sender.send(TaskMessage::Closed { step });
         };
         let sender = messages.clone();
         let wait = move || {
             // It was started, so only a broken system fails to wait for it.
             let ended = child.wait().unwrap_or(Ended { code: 1, signal: None });
-            let _ = sender.send(Message::Exited { step, ended });
+            let _ = sender.send(TaskMessage::Exited { step, ended });
         };
         let kill = |error: io::Error| {
             process::kill(&running.group);
@@ -143,16 +144,16 @@ impl StepChild {
     }
 
     /// Takes a message in, if it is about this child.
-    pub fn take(&mut self, message: &Message) {
+    pub fn take(&mut self, message: &TaskMessage) {
         match message {
-            Message::Exited { step, ended } if *step == self.step => {
+            TaskMessage::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
                 // Its descendants may go on, unless the whole group was told to end.
                 if self.termed_at.is_none() {
                     self.settle(Instant::now());
                 }
             }
-            Message::Closed { step } if *step == self.step => self.closed = true,
+            TaskMessage::Closed { step } if *step == self.step => self.closed = true,
             _ => {}
         }
     }
@@ -243,7 +244,10 @@ impl StepChild {
         self.log.end_child(self.turn);
         if !self.closed {
             let holders = process::holders(&self.reader);
-            let named: Vec<_> = holders.iter().map(|p| format!("pid {} `{}`", p.pid, p.command)).collect();
+            let named: Vec<_> = holders
+                .iter()
+                .map(|p| format!("pid {} `{}`", p.pid, self.log.shortened(&p.command)))
+                .collect();
             let who = if named.is_empty() { "a process".to_owned() } else { named.join(", ") };
             self.log.note(&format!(
                 "[this step has ended, but {who} still holds its output open; what it writes from here on is dropped]"
@@ -276,20 +280,24 @@ mod tests {
     struct Bench {
         folder: tempfile::TempDir,
         log: StepLog,
-        messages: Receiver<Message>,
+        messages: Receiver<TaskMessage>,
         running: StepChild,
     }
 
     fn run(script: &str) -> Bench {
+        run_with(script, &Secrets::default())
+    }
+
+    fn run_with(script: &str, secrets: &Secrets) -> Bench {
         let folder = tempfile::tempdir().unwrap();
         let endpoint = Endpoint { url: "http://127.0.0.1:9".to_owned(), ..Endpoint::default() };
         let client = Client::new(&endpoint).unwrap();
         let reporter = Reporter::new(client, &crate::executor::example::task("child-test"), |_| {});
-        let log = StepLog::open(folder.path(), 0, 1 << 30, &Secrets::default(), &reporter).unwrap();
+        let log = StepLog::open(folder.path(), 0, 1 << 30, secrets, &reporter).unwrap();
         let (sender, messages) = channel();
         let mut command = Command::new("sh");
         command.args(["-c", script]).current_dir(folder.path());
-        let running = StepChild::start(0, command, &log, &sender).unwrap();
+        let running = StepChild::start(command, &log, &sender).unwrap();
         Bench { folder, log, messages, running }
     }
 
@@ -338,6 +346,28 @@ mod tests {
             std::thread::sleep(LOOK);
         }
         assert!(!bench.running.closed);
+    }
+
+    /// Nobody is named where there is no `/proc`.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_secret_in_the_arguments_of_whoever_holds_the_output_is_masked_wherever_it_stands() {
+        let value = "S3cr3t/Tok+en=Value#9xQ";
+        let secrets = Secrets::new(&[], &[crate::protocol::Secret::new(value)]);
+        // Long beginnings, so that some of them end where a text is cut.
+        for before in (80..200).step_by(11) {
+            let (begin, end) = ("p".repeat(before), "q".repeat(80));
+            let bench =
+                run_with(&format!("sh -c 'echo up; sleep 600; :' {begin} {value} {end} & wait $!"), &secrets);
+            while bench.output().is_empty() {
+                std::thread::sleep(LOOK);
+            }
+            bench.running.let_go();
+            bench.log.close();
+            let said = String::from_utf8(bench.output()).unwrap();
+            assert!(said.contains("still holds its output open"), "{said}");
+            assert!(!said.contains("S3cr"), "{said}");
+        }
     }
 
     /// A shell that dies of TERM at once, and what it started, which does `cleanup` then. Both are ready.

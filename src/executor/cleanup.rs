@@ -2,9 +2,10 @@
 //! of any folder of the host, and nothing behind a link that is not the operator's.
 
 use super::folder;
+use super::mounts::{Mount, MountTable, mounts};
 use super::places::{self, real};
-use crate::system::os::{self, Access, OsStringExt, access, symlink};
-use std::ffi::OsString;
+use crate::protocol::task_input::TaskInput;
+use crate::system::os::{self, Access, access, symlink};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,48 +18,17 @@ pub struct Before {
     /// Target of the link that it is.
     link: Option<PathBuf>,
     mounts: Vec<Mount>,
-}
-
-/// A mount point.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    place: PathBuf,
-    /// Number of the mount, that of the one below, device, and what of it is mounted.
-    facts: Vec<u8>,
+    table: MountTable,
 }
 
 impl Before {
     /// As it is now.
     pub fn of(directory: &Path) -> Self {
-        let real = real(directory);
-        Self { link: fs::read_link(directory).ok(), mounts: mounts(&real), real }
+        let (real, table) = (real(directory), MountTable::open());
+        let mut mounts = table.read(&real);
+        mounts.iter_mut().for_each(Mount::look);
+        Self { link: fs::read_link(directory).ok(), mounts, real, table }
     }
-}
-
-/// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
-fn mounts(folder: &Path) -> Vec<Mount> {
-    let mut found = Vec::new();
-    // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
-    for line in fs::read("/proc/self/mountinfo").unwrap_or_default().split(|byte| *byte == b'\n') {
-        let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
-        let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
-        if place.starts_with(folder) || folder.starts_with(&place) {
-            found.push(Mount { place, facts: words[..4].join(&b' ') });
-        }
-    }
-    found
-}
-
-/// `\040` is a space.
-fn unescaped(word: &[u8]) -> PathBuf {
-    let mut parts = word.split(|byte| *byte == b'\\');
-    let mut text = parts.next().unwrap_or_default().to_vec();
-    for part in parts {
-        let (digits, rest) = part.split_at(part.len().min(3));
-        text.push(digits.iter().fold(0, |byte, digit| byte << 3 | digit & 7));
-        text.extend(rest);
-    }
-    OsString::from_vec(text).into()
 }
 
 /// Takes off what is mounted in a folder, or on it, and was not there before, as far as this user may. Returns the mounts
@@ -68,7 +38,7 @@ fn detach(folder: &Path, before: &[Mount]) -> Vec<Mount> {
     let mut is_changed = false;
     // The one that came last lies on top.
     for mount in found.iter().rev() {
-        if mount.place.starts_with(folder) && !before.contains(mount) && os::detach(&mount.place).is_ok() {
+        if mount.place.starts_with(folder) && !mount.is_among(before) && os::detach(&mount.place).is_ok() {
             log::info!("detached `{}`, which the job had mounted", mount.place.display());
             is_changed = true;
         }
@@ -88,19 +58,24 @@ fn in_place(path: &Path) -> PathBuf {
 /// cannot be removed; everything else goes.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     let folder = in_place(path);
-    remove_without_mounts(&folder, true, mounts(&folder))
+    remove_without_mounts(&folder, true, mounts(&folder), false)
 }
 
-/// As [`remove`], with what the job has mounted there, as far as it can be taken off.
-pub(super) fn remove_with_mounts(path: &Path) -> io::Result<()> {
+/// As [`remove`], with what the job has mounted there, as far as it can be taken off. `since`: opened before the folder was
+/// made.
+pub(super) fn remove_with_mounts(path: &Path, since: Option<&MountTable>) -> io::Result<()> {
     let folder = in_place(path);
-    remove_without_mounts(&folder, true, detach(&folder, &[]))
+    let is_free = since.is_some_and(MountTable::is_unchanged);
+    remove_without_mounts(&folder, true, if is_free { Vec::new() } else { detach(&folder, &[]) }, false)
 }
 
-/// `itself`: not only what is in the folder, whose path has no links.
-fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>) -> io::Result<()> {
+/// `itself`: not only what is in the folder, whose path has no links. `is_shared`: tasks may have folders in it.
+fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>, is_shared: bool) -> io::Result<()> {
     let mut kept = Vec::from_iter(mounts.into_iter().map(|mount| mount.place));
     kept.retain(|place| place.starts_with(folder));
+    if is_shared {
+        keep_held(folder, &mut kept);
+    }
     let itself = itself && kept.first().is_none_or(|place| place != folder);
     let mut left = Left { kept, ..Left::default() };
     left.remove(folder, itself);
@@ -110,10 +85,24 @@ fn remove_without_mounts(folder: &Path, itself: bool, mounts: Vec<Mount>) -> io:
     if left.text.is_empty() { Ok(()) } else { Err(io::Error::other(left.text)) }
 }
 
+/// Adds the folders in a folder that other tasks hold: one in a container sees it through a mount that nobody sees here.
+fn keep_held(folder: &Path, kept: &mut Vec<PathBuf>) {
+    let mut next = vec![folder.to_owned()];
+    while let Some(folder) = next.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) || kept.contains(&path) {
+                continue;
+            }
+            if folder::is_held(&path) { kept.push(path) } else { next.push(path) }
+        }
+    }
+}
+
 /// All that is left where something was removed.
 #[derive(Default)]
 struct Left {
-    /// Mount points, which stay.
+    /// Mount points and folders of other tasks, which stay.
     kept: Vec<PathBuf>,
     /// For people: what is mounted there, and the first path that could not be removed, with its error.
     text: String,
@@ -125,7 +114,8 @@ impl Left {
     /// Removes what can be removed. `itself`: not only what is in the folder.
     fn remove(&mut self, path: &Path, itself: bool) {
         if itself && self.kept.iter().any(|place| place == path) {
-            return self.tell(format!("`{}` is mounted there and stays", path.display()));
+            return self
+                .tell(format!("`{}` is mounted there, or held by another task, and stays", path.display()));
         }
         let goes = itself && !self.kept.iter().any(|place| place.starts_with(path));
         match self.remove_around(path, goes) {
@@ -181,6 +171,16 @@ pub fn remove_left_working_directory(directory: &Path, before: Option<&Before>) 
     }
 }
 
+/// Puts the folder of a confined job beside its place, for whoever has the job confined to remove: a tree of many files takes
+/// long. False when nothing has moved, as where the folder is a link or something is mounted in it.
+pub(super) fn put_aside(directory: &Path) -> bool {
+    let folder = in_place(directory);
+    let is_plain = folder.symlink_metadata().is_ok_and(|about| about.is_dir());
+    let is_free = || mounts(&folder).iter().all(|mount| !mount.place.starts_with(&folder));
+    let aside = folder.with_extension(format!("{}.{}", std::process::id(), TaskInput::ASIDE));
+    is_plain && is_free() && fs::rename(&folder, aside).is_ok()
+}
+
 /// Removes the working directory after the job. What cannot be removed is named in the runner's log. `is_own`: the
 /// operator has named it, and not the job.
 ///
@@ -214,9 +214,13 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
         log::warn!("not removing the working directory `{shown}`: the home or this program is in it");
         return;
     }
-    let found = before.map_or_else(|| mounts(&real), |before| detach(&real, &before.mounts));
+    let found = match before {
+        Some(before) if before.table.is_unchanged() => before.mounts.clone(),
+        Some(before) => detach(&real, &before.mounts),
+        None => mounts(&real),
+    };
     let is_strange = |mount: &&Mount| match before {
-        Some(before) => real.starts_with(&mount.place) && !before.mounts.contains(mount),
+        Some(before) => real.starts_with(&mount.place) && !mount.is_among(&before.mounts),
         None => mount.place == real,
     };
     if let Some(mount) = found.iter().find(is_strange) {
@@ -224,9 +228,60 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
             "not cleaning the working directory `{shown}`: a job may have mounted something at `{}` (umount it)",
             mount.place.display()
         );
-    } else if let Err(error) = remove_without_mounts(&real, link.is_none(), found) {
+    } else if let Err(error) = remove_without_mounts(&real, link.is_none(), found, true) {
         log::warn!(
             "failed to clean the working directory `{shown}`: {error} (remove what is left as its owner or as root)"
         );
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::executor::mounts::in_namespace;
+    use crate::system::locks::{Share, try_take};
+
+    #[test]
+    fn a_mount_of_before_stays_whatever_the_job_calls_its_source() {
+        let test = "executor::cleanup::tests::a_mount_of_before_stays_whatever_the_job_calls_its_source";
+        let script = "mkdir -p src other work; mount --bind src work; mkdir work/m; mount --bind other work/m; touch other/theirs";
+        let Some(place) = in_namespace(test, script) else { return };
+        let work = place.join("work");
+        let before = Before::of(&work);
+        fs::rename(place.join("src"), place.join("src2")).unwrap();
+        fs::rename(place.join("other"), place.join("other2")).unwrap();
+        fs::write(work.join("left"), "").unwrap();
+        // What the job mounts itself goes, also what it has put over a mount of before.
+        let script = "mkdir work/own; for at in own m .; do mount --bind other2 work/$at; done";
+        let mounted = std::process::Command::new("sh").args(["-ec", script]).current_dir(&place).status();
+        assert!(mounted.unwrap().success());
+        remove_working_directory(&work, Some(&before), true);
+        assert_eq!(
+            mounts(&work).iter().filter(|mount| mount.is_among(&before.mounts)).count(),
+            before.mounts.len()
+        );
+        assert_eq!(mounts(&work).len(), before.mounts.len());
+        assert!(work.join("m/theirs").exists());
+        assert!(!work.join("left").exists() && !work.join("own").exists());
+    }
+
+    #[test]
+    fn a_folder_that_another_task_holds_is_not_emptied() {
+        let place = tempfile::tempdir().unwrap();
+        let work = place.path().join("work");
+        for folder in ["a/theirs/b", "a/c", "d"] {
+            fs::create_dir_all(work.join(folder)).unwrap();
+            fs::write(work.join(folder).join("file"), "").unwrap();
+        }
+        // As by a task in a container, whose names and mounts are not seen here.
+        let theirs = fs::File::open(work.join("a/theirs")).unwrap();
+        let held = try_take(theirs, Share::Alone).unwrap();
+        remove_working_directory(&work, Some(&Before::of(&work)), true);
+        assert!(work.join("a/theirs/b/file").exists());
+        assert!(!work.join("a/c").exists() && !work.join("d").exists());
+        drop(held);
+        remove_working_directory(&work, Some(&Before::of(&work)), true);
+        assert!(!work.exists());
     }
 }

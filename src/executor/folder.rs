@@ -6,12 +6,14 @@
 //! another one: its cleanup would remove what is in there.
 
 use super::folder_names::{self, FolderNames};
+use super::mounts::{self, ways};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
-use crate::system::os::{Errno, MetadataExt, about_folder, open_folder};
+use crate::system::os::{Errno, MetadataExt, about_folder, has_lock, open_folder};
 use std::fs::{self, Metadata};
 use std::io;
-use std::path::Path;
+use std::iter::once;
+use std::path::{Path, PathBuf};
 
 /// A folder that this process holds, with those above it.
 #[derive(Debug)]
@@ -66,8 +68,11 @@ impl FolderLock {
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
         let (meant, mut above) = (real(path), Locks::default());
-        let Some(mut names) = FolderNames::take(&meant) else { return Ok(None) };
-        if path.parent().is_some_and(|parent| !share(parent, &mut above.all)) {
+        let ways = ways(&meant);
+        let Some(mut names) = FolderNames::take(&ways) else { return Ok(None) };
+        // The first way has its links no more, which may lead elsewhere in a moment.
+        let mut ways = once(path).chain(ways.iter().skip(1).map(PathBuf::as_path));
+        if !share(&mut ways, &mut above.all) {
             return Ok(None);
         }
         let is_new = !meant.parent().is_some_and(Path::exists);
@@ -78,7 +83,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
         let made = path.canonicalize().unwrap_or_else(|_| meant.clone());
         if is_new || made != meant {
             drop(names);
-            match FolderNames::take(&made) {
+            match FolderNames::take(&mounts::ways(&made)) {
                 Some(taken) => names = taken,
                 None => return Ok(None),
             }
@@ -95,7 +100,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
 fn attempt(path: &Path) -> io::Result<Attempt> {
     let mut held = Locks::default();
     // The way to it may have changed, and lead through links.
-    if real(path).parent().is_some_and(|parent| !share(parent, &mut held.all)) {
+    if !share(&mut ways(&real(path)).iter().map(PathBuf::as_path), &mut held.all) {
         return Ok(Attempt::Busy);
     }
     let folder = match open_folder(path) {
@@ -131,21 +136,32 @@ fn number(about: &Metadata) -> (u64, u64) {
     (about.dev(), about.ino())
 }
 
-/// Takes the shared locks of a folder and of those above it. False when a task works in one of them. Those that cannot
-/// be opened or locked are passed over.
-fn share(folder: &Path, held: &mut Vec<Lock>) -> bool {
-    real(folder).ancestors().all(|folder| {
-        let Ok(folder) = open_folder(folder) else { return true };
-        let taken = locks::try_take(folder, Share::WithOthers);
-        let is_free = !matches!(taken, Err(Errno::WOULDBLOCK));
-        held.extend(taken);
-        is_free
+/// Takes the shared locks of the folders above one, on all ways to it. False when a task works in one of them. Those that
+/// cannot be opened or locked are passed over.
+fn share(ways: &mut dyn Iterator<Item = &Path>, held: &mut Vec<Lock>) -> bool {
+    ways.filter_map(Path::parent).all(|folder| {
+        real(folder).ancestors().all(|folder| {
+            let taken = take_shared(folder);
+            let is_free = !matches!(taken, Some(Err(Errno::WOULDBLOCK)));
+            held.extend(taken.into_iter().flatten());
+            is_free
+        })
     })
+}
+
+/// The shared lock of a folder; `None` of one that cannot be opened.
+fn take_shared(folder: &Path) -> Option<Result<Lock, Errno>> {
+    Some(locks::try_take(open_folder(folder).ok()?, Share::WithOthers))
+}
+
+/// Whether another process works in a folder, as far as its lock tells.
+pub(super) fn is_held(folder: &Path) -> bool {
+    has_lock(folder) && matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
 }
 
 /// Those who hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
-    folder_names::holder(&real(path))
+    folder_names::holder(&ways(&real(path)))
 }
 
 #[cfg(test)]
@@ -171,9 +187,35 @@ mod tests {
         let held = take(&path);
         assert!(lock(&path).unwrap().is_none());
         #[cfg(target_os = "linux")]
-        assert!(holder(&path).starts_with(&format!("pid {} (`", std::process::id())), "{}", holder(&path));
+        {
+            // Its arguments may hold secrets of its task.
+            let own = crate::system::proc::stat(std::process::id() as i32).unwrap();
+            assert_eq!(holder(&path), format!("pid {} (`{}`)", own.pid, own.name));
+        }
         drop(held);
         assert!(is_free(&path));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_bind_mount_of_a_folder_inside_is_held_with_those_around_what_it_shows() {
+        let test = "executor::folder::tests::a_bind_mount_of_a_folder_inside_is_held_with_those_around_what_it_shows";
+        let Some(place) = mounts::in_namespace(test, "mkdir -p x/wd/inner b; mount --bind x/wd/inner b")
+        else {
+            return;
+        };
+        for (first, second) in [("x/wd", "b"), ("b", "x/wd"), ("x/wd", "b/w"), ("b/w", "x/wd"), ("b", "x")] {
+            let (first, second) = (place.join(first), place.join(second));
+            let mut held = take(&first);
+            assert!(lock(&second).unwrap().is_none(), "{} beside {}", second.display(), first.display());
+            assert!(holder(&second).starts_with(&format!("pid {} (`", std::process::id())));
+            // As after the end of an agent that was killed: there are the names alone.
+            held.locks.all.clear();
+            assert!(lock(&second).unwrap().is_none(), "{} after {}", second.display(), first.display());
+            assert!(is_free(&place.join("y")));
+            drop(held);
+            assert!(is_free(&second), "{}", second.display());
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::system::os::MetadataExt;
 use crate::system::{hex, proc};
 use ring::digest::{Context, SHA256};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Begins the name that tells who works in a folder: `runlet-in-PID-START/PATH`.
 const WORKED_IN: &str = "runlet-in-";
@@ -25,31 +25,38 @@ const LONGEST_PATH: usize = 75;
 /// The names of a folder, as long as this lives.
 #[derive(Debug, Default)]
 pub(super) struct FolderNames {
-    _place: Option<Name>,
-    worked_in: Option<Name>,
+    _places: Vec<HeldName>,
+    worked_in: Vec<HeldName>,
 }
 
 impl FolderNames {
-    /// Takes the names of a folder; the path has no links. `None` when another task works there, around or inside it.
-    pub(super) fn take(folder: &Path) -> Option<Self> {
-        let place = by_place(folder).as_deref().map_or(Some(None), Name::take)?;
-        let own = worked_in(folder);
-        let worked_in = own.as_deref().map_or(Some(None), Name::take)?;
-        let held = Self { _place: place, worked_in };
+    /// Takes the names of a folder, by all ways to it; these have no links. `None` when another task works there, around or
+    /// inside it.
+    pub(super) fn take(ways: &[PathBuf]) -> Option<Self> {
+        let (mut held, mut own) = (Self::default(), Vec::new());
+        for (folder, is_place) in ways.iter().flat_map(|folder| [(folder, true), (folder, false)]) {
+            let name = if is_place { by_place(folder) } else { worked_in(folder) };
+            // Two ways may come through one folder above.
+            let Some(name) = name.filter(|name| !own.contains(name)) else { continue };
+            let taken = HeldName::take(&name)?;
+            if is_place { &mut held._places } else { &mut held.worked_in }.extend(taken);
+            own.push(name);
+        }
         // Looked at when the own names are there for others to see: of two that come at once, one at least sees the other.
-        (!are_in_use(folder, own.as_deref().unwrap_or_default())).then_some(held)
+        (!ways.iter().any(|folder| are_in_use(folder, &own))).then_some(held)
     }
 
     /// Has whatever this process starts from now on hold the folder as well, until this value is dropped.
     pub(super) fn hand_on(&mut self) {
-        self.worked_in.iter_mut().for_each(Name::hand_on);
+        self.worked_in.iter_mut().for_each(HeldName::hand_on);
     }
 }
 
 /// Whether another task than the own one works around or inside a folder.
-fn are_in_use(folder: &Path, own: &str) -> bool {
-    folder.ancestors().skip(1).filter_map(by_place).any(|name| Name::is_held(&name))
-        || workers(folder).iter().any(|worker| worker.name != own)
+fn are_in_use(folder: &Path, own: &[String]) -> bool {
+    let is_other = |name: &String| !own.contains(name);
+    folder.ancestors().skip(1).filter_map(by_place).any(|name| is_other(&name) && HeldName::is_held(&name))
+        || workers(folder).iter().any(|worker| is_other(&worker.name))
 }
 
 /// The folder above, whatever way leads there, and the name in it.
@@ -78,6 +85,9 @@ struct Worker {
 }
 
 /// The tasks that work in a folder, around or inside it. None for a path that leads nowhere, which is empty.
+///
+/// A name can only be asked for by whoever knows it whole, and nobody knows which folders inside this one are worked in: they
+/// are found in the table of all sockets, which is read once for a task.
 fn workers(folder: &Path) -> Vec<Worker> {
     if folder.as_os_str().is_empty() {
         return Vec::new();
@@ -91,14 +101,15 @@ fn workers(folder: &Path) -> Vec<Worker> {
             name.starts_with(WORKED_IN) && (inside.starts_with(folder) || folder.starts_with(inside));
         let socket = format!("socket:[{}]", facts.split_ascii_whitespace().nth(6)?);
         // One that was let go is still there as long as a process has the socket.
-        (is_near && Name::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
+        (is_near && HeldName::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
     };
     String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()
 }
 
-/// Those who work in a folder, around or inside it, for people.
-pub(super) fn holder(folder: &Path) -> String {
-    let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, proc::command_line(process));
+/// Those who work in a folder, around or inside it, for people: of other tasks, whose secrets this one does not know, so that
+/// no arguments are told.
+pub(super) fn holder(ways: &[PathBuf]) -> String {
+    let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, process.name);
     let tell = |worker: Worker| {
         let mut agent = worker.name[WORKED_IN.len()..].split(['-', '/']);
         let pid = agent.next().and_then(|pid| pid.parse().ok());
@@ -115,12 +126,14 @@ pub(super) fn holder(folder: &Path) -> String {
         let left = if left.is_empty() { "processes".to_owned() } else { left.join(", ") };
         format!("a killed task agent, which left {left} running")
     };
-    let told = Vec::from_iter(workers(folder).into_iter().map(tell));
+    let mut told = Vec::from_iter(ways.iter().flat_map(|folder| workers(folder)).map(tell));
+    // A task has a name for each way.
+    told.dedup();
     if told.is_empty() { "another process".to_owned() } else { told.join(" or ") }
 }
 
 #[cfg(target_os = "linux")]
-use linux::Name;
+use linux::HeldName;
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -134,9 +147,9 @@ mod linux {
 
     /// A name that this process holds.
     #[derive(Debug)]
-    pub(super) struct Name(UnixDatagram);
+    pub(super) struct HeldName(UnixDatagram);
 
-    impl Name {
+    impl HeldName {
         /// Takes a name. `None` when another process has it; nothing in it where no names are to be had.
         pub(super) fn take(name: &str) -> Option<Option<Self>> {
             let address = SocketAddr::from_abstract_name(name);
@@ -169,7 +182,7 @@ mod linux {
 
     /// A process that was started may have the socket for years. One that is connected to itself takes no other
     /// connection, which tells that it is held no more.
-    impl Drop for Name {
+    impl Drop for HeldName {
         fn drop(&mut self) {
             let _ = self.0.local_addr().and_then(|own| self.0.connect_addr(&own));
         }
@@ -177,7 +190,7 @@ mod linux {
 }
 
 #[cfg(not(target_os = "linux"))]
-use nowhere::Name;
+use nowhere::HeldName;
 
 #[cfg(not(target_os = "linux"))]
 mod nowhere {
@@ -185,9 +198,9 @@ mod nowhere {
 
     /// A system without such names.
     #[derive(Debug)]
-    pub(super) struct Name;
+    pub(super) struct HeldName;
 
-    impl Name {
+    impl HeldName {
         pub(super) fn take(name: &str) -> Option<Option<Self>> {
             record!(Debug; "no name `{name}` on this system");
             Some(None)
@@ -219,9 +232,13 @@ pub(super) fn soon<T>(mut wanted: impl FnMut() -> Option<T>) -> Option<T> {
 mod tests {
     use super::*;
 
+    fn take(folder: &Path) -> Option<FolderNames> {
+        FolderNames::take(&[folder.to_owned()])
+    }
+
     /// Whether a task works in a folder, around or inside it. Nothing is taken.
     fn are_held(folder: &Path) -> bool {
-        by_place(folder).is_some_and(|name| Name::is_held(&name)) || are_in_use(folder, "")
+        by_place(folder).is_some_and(|name| HeldName::is_held(&name)) || are_in_use(folder, &[])
     }
 
     #[test]
@@ -231,16 +248,16 @@ mod tests {
         let inner = outer.join("deep/inner");
         fs::create_dir_all(&inner).unwrap();
         for (first, second) in [(&outer, &inner), (&inner, &outer), (&inner, &inner)] {
-            let held = soon(|| FolderNames::take(first)).unwrap();
+            let held = soon(|| take(first)).unwrap();
             fs::remove_dir_all(&outer).unwrap();
-            assert!(are_held(second) && FolderNames::take(second).is_none());
+            assert!(are_held(second) && take(second).is_none());
             fs::create_dir_all(&inner).unwrap();
-            assert!(are_held(second) && FolderNames::take(second).is_none());
+            assert!(are_held(second) && take(second).is_none());
             assert!(!are_held(Path::new("")), "a path that leads nowhere is not near");
             let beside = outer.with_file_name("other");
-            assert!(soon(|| FolderNames::take(&beside)).is_some(), "what was tried in vain is not kept");
+            assert!(soon(|| take(&beside)).is_some(), "what was tried in vain is not kept");
             drop(held);
-            assert!(soon(|| (!are_held(second)).then(|| FolderNames::take(second)).flatten()).is_some());
+            assert!(soon(|| (!are_held(second)).then(|| take(second)).flatten()).is_some());
         }
     }
 
@@ -250,8 +267,8 @@ mod tests {
         fs::create_dir_all(place.path().join("real/w")).unwrap();
         // A link stands for a bind mount: the paths differ, and the folder above is one.
         std::os::unix::fs::symlink("real", place.path().join("other")).unwrap();
-        let held = FolderNames::take(&place.path().join("real/w")).unwrap();
-        assert!(FolderNames::take(&place.path().join("other/w")).is_none());
+        let held = take(&place.path().join("real/w")).unwrap();
+        assert!(take(&place.path().join("other/w")).is_none());
         assert!(are_held(&place.path().join("other/w/below")));
         drop(held);
     }
@@ -260,15 +277,15 @@ mod tests {
     fn a_folder_is_held_by_what_was_started_until_it_is_let_go() {
         let place = tempfile::tempdir().unwrap();
         let folder = place.path().canonicalize().unwrap().join("w");
-        let mut held = FolderNames::take(&folder).unwrap();
+        let mut held = take(&folder).unwrap();
         held.hand_on();
         let mut left = std::process::Command::new("sleep").arg("600").spawn().unwrap();
         // The name of the place ends with the agent.
-        let mark = held.worked_in.take().unwrap();
+        let mark = held.worked_in.pop().unwrap();
         drop(held);
         for near in [&*folder, &folder.join("a"), place.path()] {
             assert!(are_held(near), "{}", near.display());
-            assert!(FolderNames::take(near).is_none());
+            assert!(take(near).is_none());
         }
         drop(mark);
         assert!(!are_held(&folder), "it was let go, although there is a process that has it");

@@ -5,23 +5,29 @@
 //! knows of claims or settings.
 
 mod access;
+mod background;
 mod begin;
 mod beside;
 pub mod child;
 pub mod cleanup;
+mod control;
 pub mod end;
 pub mod environment;
 #[cfg(test)]
 mod example;
 mod folder;
 mod folder_names;
+mod home;
+mod host;
 pub mod life;
+mod mounts;
 pub mod output;
 pub mod places;
 mod prepare;
 mod private;
 mod probe;
 pub mod process;
+mod records;
 pub mod scratch;
 mod steps;
 pub mod task;
@@ -34,16 +40,22 @@ use crate::protocol::task_input::{PROBE_BEGINS, ProbeInput, Said, TaskInput, tas
 use crate::protocol::{Secret, json};
 use crate::system::signals::Stops;
 use crate::system::threads;
+use background::Background;
 use begin::Beginning;
-use child::Message;
+use child::TaskMessage;
+use control::Control;
+use host::TaskHost;
+use mounts::MountTable;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
-use scratch::Kind;
+use records::Records;
+use scratch::FolderKind;
 use std::ffi::OsString;
 use std::io::Read;
 use std::path::Path;
 use std::sync::mpsc;
+use std::time::Duration;
 use task::TaskRun;
 
 /// Longest input that is read, in bytes.
@@ -73,7 +85,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::system::keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
-        begin::say(Said::Words, Some(&panic.to_string()));
+        // Its text may quote what the job has given.
+        begin::say(Said::Words, panic.location().map(|place| format!("it panicked at {place}")).as_deref());
     }));
     let wrong = |why| Failure { code: exit::USAGE, message: why };
     let text = read_input().map_err(wrong)?;
@@ -125,11 +138,12 @@ fn run(input: TaskInput) -> Outcome {
     if input.rest {
         return Ok(deliver_rest(&input, &reporter));
     }
-    let folders = scratch::create(&input, Kind::Private).and_then(|private| {
-        match scratch::create(&input, Kind::Spool) {
+    let mounts = MountTable::open();
+    let folders = scratch::create(&input, FolderKind::Private).and_then(|private| {
+        match scratch::create(&input, FolderKind::Spool) {
             Ok(spool) => Ok((private, spool)),
             Err(why) => {
-                scratch::remove(&private);
+                scratch::remove(&private, Some(&mounts));
                 Err(why)
             }
         }
@@ -139,22 +153,33 @@ fn run(input: TaskInput) -> Outcome {
         Err(why) => return Ok(exit_code(&begin::failed(&reporter, why, input.pause_seconds))),
     };
     reporter.keep_in(&spool, input.drop_output);
-    leave_endpoint(&input, &scratch);
+    #[cfg(feature = "server")]
+    reporter.share(input.output_directory.as_deref().map(|folder| folder.join(input.task.id.as_str())));
+    private::leave_endpoint(&input, &scratch);
     let secrets = secrets_of(&input, &scratch);
-    let (home, folders) = (places::home(), (scratch.clone(), spool.clone()));
-    let mut task = TaskRun::new(input, reporter.clone(), secrets, folders, home, (sender, receiver));
+    let background = Background::new(scratch.clone(), reporter.clone(), secrets.clone());
+    let limit = Duration::from_millis(input.max_run_time_ms);
+    let control = Control::new((sender, receiver), reporter.clone(), limit, background);
+    let records = Records::new(reporter, secrets, spool, input.task.max_step_output_bytes);
+    let host = TaskHost::new(&input, scratch, places::home());
+    let mut task = TaskRun::new(input, host, control, records);
     let beginning = begin::begin(&mut task);
     let mut code = exit_code(&beginning);
     if matches!(beginning, Beginning::Begun) {
-        let fetch = timings_fetch::Fetch::start(&task.input.task, &scratch, &reporter);
+        let fetch =
+            timings_fetch::Fetch::start(&task.input.task, &task.host.private.path, &task.records.reporter);
         let (status, message) = task.run();
         fetch.stop();
         begin::say(Said::Ended, Some(status.word()));
-        code = if reporter.finish(status, message) { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
-        task.clean_up();
+        let is_told = task.records.reporter.finish(status, message);
+        code = if is_told { task_exit::REPORTED } else { task_exit::NOT_REPORTED };
+        if let Some(why) = task.records.reporter.disowned() {
+            begin::say(Said::Words, Some(&why));
+        }
+        task.host.clean_up(&task.input);
     }
-    scratch::remove_private(&task.input.task.id, &scratch);
-    leave(&reporter, &spool, matches!(beginning, Beginning::Begun));
+    scratch::remove_private(&task.input.task.id, &task.host.private.path, &mounts);
+    leave(&task.records.reporter, &task.records.spool, matches!(beginning, Beginning::Begun), Some(&mounts));
     Ok(code)
 }
 
@@ -167,16 +192,16 @@ fn deliver_rest(input: &TaskInput, reporter: &Reporter) -> u8 {
         ::log::error!("failed to read `{}`: {error}", spool.display());
         return task_exit::NOT_REPORTED;
     }
-    let is_sent = leave(reporter, &spool, true);
+    let is_sent = leave(reporter, &spool, true, None);
     reporter.over();
     if is_sent { task_exit::REPORTED } else { task_exit::NOT_REPORTED }
 }
 
 /// Removes a spool, unless there is something in it that counts and was not sent.
-fn leave(reporter: &Reporter, spool: &Path, counts: bool) -> bool {
+fn leave(reporter: &Reporter, spool: &Path, counts: bool, since: Option<&MountTable>) -> bool {
     let is_sent = !counts || reporter.is_sent();
     if is_sent {
-        scratch::remove(spool);
+        scratch::remove(spool, since);
     } else {
         ::log::error!("what the task has said could not be sent and stays in `{}`", spool.display());
     }
@@ -197,28 +222,18 @@ fn exit_code(beginning: &Beginning) -> u8 {
 fn start(
     endpoint: &Endpoint,
     input: &TaskInput,
-    messages: &mpsc::Sender<Message>,
+    messages: &mpsc::Sender<TaskMessage>,
 ) -> Result<Reporter, String> {
     let client = Client::of_runner(endpoint).and_then(Client::of_output).map_err(|e| e.to_string())?;
     let wishes = messages.clone();
     let reporter = Reporter::new(client, &input.task, move |wish| {
         // The task may be over already; then nobody needs to know.
-        let _ = wishes.send(if wish == Wish::Cancel { Message::Cancel } else { Message::Ended });
+        let _ = wishes.send(if wish == Wish::Cancel { TaskMessage::Cancel } else { TaskMessage::Ended });
     });
     forward_signals(messages.clone(), reporter.clone())
         .map_err(|e| format!("failed to handle signals: {e}"))?;
     output::send::start(&reporter, &input.task).map_err(|e| e.to_string())?;
     Ok(reporter)
-}
-
-/// Tells the commands that steps call where the control plane is, without any token.
-fn leave_endpoint(input: &TaskInput, scratch: &Path) {
-    let file = crate::tool::continuation::endpoint_file(scratch);
-    let written =
-        serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| std::fs::write(&file, text));
-    if let Err(error) = written {
-        ::log::warn!("failed to write `{}`: {error}", file.display());
-    }
 }
 
 /// Values to mask: variables, what the control plane names, the task's token, credentials in the URL of the repository,
@@ -275,12 +290,12 @@ fn user_info(url: &str) -> Option<&str> {
     Some(host.rsplit_once('@')?.0)
 }
 
-fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io::Result<()> {
+fn forward_signals(sender: mpsc::Sender<TaskMessage>, reporter: Reporter) -> std::io::Result<()> {
     let stops = Stops::listen()?;
     let forward = move || {
         stops.each(|| {
             reporter.told_to_stop();
-            sender.send(Message::Terminate).is_ok()
+            sender.send(TaskMessage::Terminate).is_ok()
         });
     };
     threads::start("signals", forward)?;
@@ -291,7 +306,7 @@ fn forward_signals(sender: mpsc::Sender<Message>, reporter: Reporter) -> std::io
 fn init_logging(input: &TaskInput) {
     let level = input.log_level.as_deref().and_then(|level| logging::parse_level(level).ok());
     let format = input.log_format.as_deref().and_then(|format| Format::parse(format).ok());
-    let options = logging::Options {
+    let options = logging::LogOptions {
         level: level.unwrap_or(::log::LevelFilter::Info),
         format: format.unwrap_or(Format::Text),
         file: None,

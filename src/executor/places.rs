@@ -3,12 +3,12 @@
 //!
 //! On a runner's host a job goes where it says, as whoever runs it may. `runlet exec` runs it on a person's
 //! own machine, where `~/project` may well be the work of years: there the job is *confined*. Its working
-//! directory is made below the runner's, whatever the config calls it, and that folder is its home, with links to
-//! what tools keep in the person's.
+//! directory is made below the runner's, whatever the config calls it, and that folder is its home, to which `home`
+//! lends what tools keep in the person's.
 
-use crate::system::os::{self, OsStrExt};
+use super::home::{self, is_of_tools};
+use crate::system::os;
 use std::borrow::Cow;
-use std::ffi::OsStr;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
@@ -17,7 +17,7 @@ const HOSTED_HOMES: [&str; 2] = ["/home/circleci", "/root"];
 
 /// Whether jobs can be confined: by `runlet exec` alone, which the runner-only build does not have. Its file is smaller
 /// without what that takes.
-const CAN_CONFINE: bool = cfg!(feature = "server");
+pub(super) const CAN_CONFINE: bool = cfg!(feature = "server");
 
 /// The places of one job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +82,9 @@ impl Places {
         let found = resolve(&at_home(path, &confined.person), &self.directory, &self.home);
         if let Ok(rest) = found.strip_prefix(&confined.root) {
             let first = rest.components().next().map(Component::as_os_str).unwrap_or_default();
-            let is_own =
-                || confined.root.join(first).symlink_metadata().is_ok_and(|about| !about.is_symlink());
-            let is_there = || confined.person.join(first).symlink_metadata().is_ok();
-            let is_persons = self.has_own_home() && is_of_tools(first) && !is_own() && is_there();
+            let is_persons = self.has_own_home()
+                && is_of_tools(first)
+                && home::is_persons(&confined.person, &confined.root, rest);
             return if is_persons { confined.person.join(rest) } else { found };
         }
         // A path below the working directory by its own name is below the folder it was put into. A home that is
@@ -96,16 +95,11 @@ impl Places {
         }
     }
 
-    /// Links what tools keep at the home of the user into that of a confined job, as far as the job has nothing of the
+    /// Lends what tools keep at the home of the user to that of a confined job, as far as the job has nothing of the
     /// same name. Repeated before each step, since tools make such things.
-    pub fn link_home(&self) {
-        let Some(confined) = self.confined().filter(|_| self.has_own_home()) else { return };
-        for entry in fs::read_dir(&confined.person).into_iter().flatten().flatten() {
-            let link = confined.root.join(entry.file_name());
-            if is_of_tools(&entry.file_name()) {
-                // One that is there already stays.
-                let _ = os::symlink(entry.path(), link);
-            }
+    pub fn lend_home(&self) {
+        if let Some(confined) = self.confined().filter(|_| self.has_own_home()) {
+            home::lend(&confined.person, &confined.root);
         }
     }
 
@@ -114,24 +108,24 @@ impl Places {
         self.confined().is_some_and(|confined| self.home == confined.root)
     }
 
-    /// The paths that a path stands for where it is copied: the own home of a job without what is only linked there.
+    /// The paths that a path stands for where it is copied: the own home of a job without what is only lent.
     pub fn parts_of_home(&self, path: &str) -> Vec<String> {
         if !self.has_own_home() || self.of(path) != self.home {
             return vec![path.to_owned()];
         }
         let entries = fs::read_dir(&self.home).into_iter().flatten().flatten();
-        let own = entries.filter(|entry| !self.is_link_home(&entry.path()));
+        let own = entries.filter(|entry| !self.is_lent(&entry.path()));
         let mut paths: Vec<_> =
             own.filter_map(|own| Some(format!("~/{}", own.file_name().to_str()?))).collect();
         paths.sort();
         paths
     }
 
-    /// Whether the path is one of the links that [`Places::link_home`] makes.
-    pub fn is_link_home(&self, path: &Path) -> bool {
+    /// Whether the path is of what [`Places::lend_home`] lends.
+    pub fn is_lent(&self, path: &Path) -> bool {
         let Some(confined) = self.confined().filter(|_| self.has_own_home()) else { return false };
         let name = path.strip_prefix(&confined.root).unwrap_or(Path::new(""));
-        is_of_tools(name.as_os_str()) && fs::read_link(path).is_ok_and(|to| to == confined.person.join(name))
+        is_of_tools(name.as_os_str()) && home::is_lent(&confined.person.join(name), path)
     }
 
     /// A path of the config made absolute as the config means it, also where the job is elsewhere.
@@ -162,7 +156,7 @@ impl Places {
             first.is_some_and(|first| {
                 let (here, there) = (own.join(first), confined.person.join(first));
                 let may_be = !self.has_own_home() || is_of_tools(first.as_os_str());
-                may_be && there.exists() && (!here.exists() || self.is_link_home(&here))
+                may_be && there.exists() && (!here.exists() || self.is_lent(&here))
             })
         };
         if paths.iter().all(is_at_home) { confined.person.clone() } else { own }
@@ -203,11 +197,6 @@ impl Places {
             confined.root.display()
         ))
     }
-}
-
-/// Whether a name at home is of something that tools keep there for every project: settings, keys, caches.
-fn is_of_tools(name: &OsStr) -> bool {
-    name.as_bytes().first() == Some(&b'.') || name == "go"
 }
 
 /// A path below a home of the hosted service as one below `~`, where nobody is at home there.
@@ -381,13 +370,15 @@ mod tests {
             for path in ["", "work", "project/.cargo", ".made/x", ".new", "out"] {
                 assert_eq!(job.of(&format!("~/{path}")), root.join(path), "{path}");
             }
-            job.link_home();
+            job.lend_home();
         }
-        for path in [".cargo", "go", ".gitconfig"] {
+        for path in [".cargo", "go"] {
             assert_eq!(fs::read_link(root.join(path)).unwrap(), home.join(path));
-            assert!(job.is_link_home(&root.join(path)));
+            assert!(job.is_lent(&root.join(path)));
         }
-        assert!(!root.join("work").exists() && !job.is_link_home(&root.join(".made")));
+        assert!(root.join(".gitconfig").symlink_metadata().unwrap().is_file());
+        assert!(job.is_lent(&root.join(".gitconfig")));
+        assert!(!root.join("work").exists() && !job.is_lent(&root.join(".made")));
         assert_eq!(job.parts_of_home("~"), ["~/.made", "~/project"]);
         assert_eq!(job.parts_of_home("~/.cargo"), ["~/.cargo"]);
         let persisted =

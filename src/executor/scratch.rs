@@ -2,6 +2,7 @@
 //! not empty.
 
 use super::cleanup;
+use super::mounts::MountTable;
 use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// A folder of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FolderKind {
     /// Files that its steps and the agent need while it runs.
     Private,
     /// Its output until the control plane has it.
@@ -22,7 +23,7 @@ pub enum Kind {
 
 /// Creates a folder of the task: in the place that TMPDIR names; the private one else in the system's temporary
 /// folder, that of the spool beside the runner's working directory; and where that is missing or read-only, elsewhere.
-pub(super) fn create(input: &TaskInput, kind: Kind) -> Result<PathBuf, String> {
+pub(super) fn create(input: &TaskInput, kind: FolderKind) -> Result<PathBuf, String> {
     let working_directory = input.working_directory.as_deref();
     let beside = working_directory.and_then(Path::parent);
     // A confined job leaves nothing outside of the folders that are its runner's.
@@ -61,20 +62,20 @@ pub struct Tried {
 }
 
 /// Makes a folder as for a task, writes a little into it, and removes it again.
-pub fn try_places(working_directory: &Path, kind: Kind) -> Tried {
+pub fn try_places(working_directory: &Path, kind: FolderKind) -> Tried {
     let (made, passed) =
         make(places(Some(working_directory), kind), &format!("runlet-check-{}", crate::system::random_id()));
     let mut full = passed;
     if let Some(folder) = &made {
         // A disk without room may take folders.
         let written = fs::write(folder.join("file"), [b'x'; 4096]);
-        remove(folder);
+        remove(folder, None);
         full.extend(written.err().map(|error| (folder.clone(), error)));
     }
     full.retain(|(_, error)| fault::is_full(error));
     let told = |(folder, error): (PathBuf, io::Error)| {
         let place = if Some(&folder) == made.as_ref() { folder.parent().unwrap_or(&folder) } else { &folder };
-        let what = if kind == Kind::Spool { "the output" } else { "the private folders" };
+        let what = if kind == FolderKind::Spool { "the output" } else { "the private folders" };
         let left = fault::left_at(place);
         format!("`{}` cannot take {what} of tasks: {error}{left}", place.display())
     };
@@ -83,26 +84,26 @@ pub fn try_places(working_directory: &Path, kind: Kind) -> Tried {
 }
 
 /// Places for a folder of a task, best first.
-fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: Kind) -> Vec<PathBuf> {
+fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: FolderKind) -> Vec<PathBuf> {
     let name = name_of(task, kind);
     places(working_directory, kind).map(|place| place.join(&name)).collect()
 }
 
-fn places(working_directory: Option<&Path>, kind: Kind) -> impl Iterator<Item = PathBuf> {
+fn places(working_directory: Option<&Path>, kind: FolderKind) -> impl Iterator<Item = PathBuf> {
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
     let [volatile, lasting] = os::temporary().map(Some);
     let places = match kind {
-        Kind::Private => [named, volatile, lasting, beside, Some(home())],
-        Kind::Spool => [named, beside, lasting, volatile, Some(home())],
+        FolderKind::Private => [named, volatile, lasting, beside, Some(home())],
+        FolderKind::Spool => [named, beside, lasting, volatile, Some(home())],
     };
     places.into_iter().flatten()
 }
 
-fn name_of(task: &TaskId, kind: Kind) -> String {
+fn name_of(task: &TaskId, kind: FolderKind) -> String {
     let kind = match kind {
-        Kind::Private => "task",
-        Kind::Spool => "output",
+        FolderKind::Private => "task",
+        FolderKind::Spool => "output",
     };
     format!("runlet-{kind}-{task}")
 }
@@ -112,43 +113,43 @@ pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
     let own = os::geteuid().as_raw();
     let is_it =
         |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|it| it.is_dir() && it.uid() == own);
-    candidates(&input.task.id, input.working_directory.as_deref(), Kind::Spool).into_iter().find(is_it)
+    candidates(&input.task.id, input.working_directory.as_deref(), FolderKind::Spool).into_iter().find(is_it)
 }
 
 /// Removes the private folder of a task whose agent was killed, and its spool only if nobody wants that.
 pub fn remove_left_behind(task: &TaskId, working_directory: Option<&Path>, spool_too: bool) {
-    remove_ssh_folder(task);
-    for kind in [Kind::Private, Kind::Spool] {
+    remove_ssh_folder(task, None);
+    for kind in [FolderKind::Private, FolderKind::Spool] {
         for folder in candidates(task, working_directory, kind) {
-            if folder.is_dir() && (kind == Kind::Private || spool_too) {
-                remove(&folder);
+            if folder.is_dir() && (kind == FolderKind::Private || spool_too) {
+                remove(&folder, None);
             }
         }
     }
 }
 
-/// Removes the folders of a task that hold what nobody else may see.
-pub(super) fn remove_private(task: &TaskId, private: &Path) {
-    remove(private);
-    remove_ssh_folder(task);
+/// Removes the folders of a task that hold what nobody else may see, made since the mounts were opened.
+pub(super) fn remove_private(task: &TaskId, private: &Path, mounts: &MountTable) {
+    remove(private, Some(mounts));
+    remove_ssh_folder(task, Some(mounts));
 }
 
 /// The folder of a task beside the keys of the user.
 pub(super) fn ssh_folder(task: &TaskId) -> PathBuf {
-    home().join(".ssh").join(name_of(task, Kind::Private))
+    home().join(".ssh").join(name_of(task, FolderKind::Private))
 }
 
-fn remove_ssh_folder(task: &TaskId) {
+fn remove_ssh_folder(task: &TaskId, since: Option<&MountTable>) {
     let folder = ssh_folder(task);
     if folder.is_dir() {
-        remove(&folder);
+        remove(&folder, since);
     }
 }
 
-/// Removes a folder of a task.
-pub(super) fn remove(folder: &Path) {
-    // Whatever is mounted there was mounted by the job.
-    if let Err(error) = cleanup::remove_with_mounts(folder) {
+/// Removes a folder of a task, made since the mounts were opened, if they were.
+pub(super) fn remove(folder: &Path, since: Option<&MountTable>) {
+    // Anything that is mounted there was mounted by the job.
+    if let Err(error) = cleanup::remove_with_mounts(folder, since) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());
     }
 }

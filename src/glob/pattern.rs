@@ -34,12 +34,12 @@ pub(super) struct Alternative {
     /// It ends with a slash.
     pub(super) folder: bool,
     /// Parts between its slashes.
-    pub(super) parts: Vec<Part>,
+    pub(super) parts: Vec<ComponentPattern>,
 }
 
 /// Demand on one component of a path.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum ComponentPattern {
     /// A component that is exactly this text.
     Name(String),
     /// `**`: any number of folders.
@@ -84,15 +84,15 @@ pub(super) fn parse(pattern: &str, dialect: Dialect) -> Result<Alternatives, Str
         for component in text.split('/') {
             match component {
                 "" => {}
-                stars if is_deep(stars, dialect) => parts.push(Part::Deep),
+                stars if is_deep(stars, dialect) => parts.push(ComponentPattern::Deep),
                 component => parts.push(part(component, dialect).ok_or_else(|| {
                     format!("the pattern `{pattern}` is malformed: a `[` without its `]`, a range without its end, or a `\\` at the end of a name")
                 })?),
             }
         }
         // `a/**` is everything below `a`.
-        if let Some(Part::Deep) = parts.last() {
-            parts.push(Part::Glob(Glob(vec![Token::Star])));
+        if let Some(ComponentPattern::Deep) = parts.last() {
+            parts.push(ComponentPattern::Glob(Glob(vec![Token::Star])));
         }
         // An empty pattern is no path.
         if !parts.is_empty() {
@@ -201,7 +201,7 @@ fn first_stars(text: &str) -> Option<(usize, usize)> {
 }
 
 /// Reads one component. `None` when it is malformed.
-fn part(text: &str, dialect: Dialect) -> Option<Part> {
+fn part(text: &str, dialect: Dialect) -> Option<ComponentPattern> {
     let chars: Vec<char> = text.chars().collect();
     let strict = dialect == Dialect::Go;
     let mut tokens = Vec::new();
@@ -236,7 +236,7 @@ fn part(text: &str, dialect: Dialect) -> Option<Part> {
         }
     }
     let plain = tokens.iter().all(|token| matches!(token, Token::Char(_)));
-    Some(if plain { Part::Name(name) } else { Part::Glob(Glob(tokens)) })
+    Some(if plain { ComponentPattern::Name(name) } else { ComponentPattern::Glob(Glob(tokens)) })
 }
 
 /// A class whose `[` is before `at`, and where it ends. `None` when it has no end, or, when `strict`, when a
@@ -336,8 +336,8 @@ mod tests {
         let parsed = parse(pattern, Dialect::Go).ok()?;
         let parts = &parsed.first()?.parts;
         match parts.as_slice() {
-            [Part::Name(own)] => Some(own == name),
-            [Part::Glob(glob)] => Some(glob.matches(name, false)),
+            [ComponentPattern::Name(own)] => Some(own == name),
+            [ComponentPattern::Glob(glob)] => Some(glob.matches(name, false)),
             _ => None,
         }
     }
@@ -411,7 +411,7 @@ mod tests {
 
     #[test]
     fn long_and_deeply_nested_patterns_end() {
-        let Some(Part::Glob(glob)) = part(&"*a".repeat(1000), Dialect::Shell) else { return };
+        let Some(ComponentPattern::Glob(glob)) = part(&"*a".repeat(1000), Dialect::Shell) else { return };
         assert!(!glob.matches(&format!("{}b", "a".repeat(20_000)), false));
         let nested = format!("{}{}", "{a,".repeat(1000), "}".repeat(1000));
         let _ = parse(&nested, Dialect::Shell);
@@ -436,7 +436,7 @@ mod tests {
         #[test]
         fn matching_is_what_it_means(pattern in "[ab*?]{0,8}", name in "[ab]{0,8}") {
             let chars: Vec<char> = name.chars().collect();
-            if let Some(Part::Glob(glob)) = part(&pattern, Dialect::Go) {
+            if let Some(ComponentPattern::Glob(glob)) = part(&pattern, Dialect::Go) {
                 prop_assert_eq!(glob.matches(&name, false), slowly(&glob.0, &chars));
             }
         }
@@ -447,7 +447,7 @@ mod tests {
                 for dialect in [Dialect::Shell, Dialect::Go] {
                     for one in parse(&text, dialect).unwrap_or_default() {
                         for part in one.parts {
-                            if let Part::Glob(glob) = part {
+                            if let ComponentPattern::Glob(glob) = part {
                                 glob.matches(&name, name.starts_with('.'));
                             }
                         }
@@ -461,7 +461,7 @@ mod tests {
             let quoted: String = name.chars().flat_map(|c| ['\\', c]).collect();
             for dialect in [Dialect::Shell, Dialect::Go] {
                 let parsed = parse(&quoted, dialect).unwrap_or_default();
-                let is_same = matches!(parsed.first().map(|one| one.parts.as_slice()), Some([Part::Name(own)]) if *own == name);
+                let is_same = matches!(parsed.first().map(|one| one.parts.as_slice()), Some([ComponentPattern::Name(own)]) if *own == name);
                 prop_assert!(is_same, "{parsed:?}");
             }
         }

@@ -25,7 +25,7 @@ pub struct LazyCaller(OnceLock<Result<Caller, String>>);
 
 impl LazyCaller {
     /// Makes one call, of a guarded caller or not: the first call decides. It blocks.
-    pub fn call(&self, is_guarded: bool, call: &Outgoing<'_>) -> Result<Answer, Error> {
+    pub fn call(&self, is_guarded: bool, call: &Outgoing<'_>) -> Result<AnyAnswer, Error> {
         let made = self.0.get_or_init(|| Caller::new(is_guarded).map_err(|error| error.to_string()));
         made.as_ref().map_err(|why| Error::Transport(why.clone()))?.call(call)
     }
@@ -48,7 +48,7 @@ pub struct Outgoing<'a> {
 
 /// An answer of any status.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct AnyAnswer {
     /// Status of the answer.
     pub status: u16,
     /// Headers with lower-case names.
@@ -57,7 +57,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-impl Answer {
+impl AnyAnswer {
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
@@ -74,20 +74,12 @@ impl Caller {
     }
 
     /// Makes one call. It blocks.
-    pub fn call(&self, call: &Outgoing<'_>) -> Result<Answer, Error> {
+    pub fn call(&self, call: &Outgoing<'_>) -> Result<AnyAnswer, Error> {
         let shown = call.url.split(['?', '#']).next().unwrap_or_default();
         let wrong = |why: &str| Error::Setup(format!("`{shown}` cannot be called: {why}"));
         let uri: Uri = call.url.parse().map_err(|_| wrong("it is not a URL"))?;
         let host = uri.host().unwrap_or_default().to_owned();
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") if proxy::is_loopback(&host) => {}
-            Some("http") if std::env::var(ALLOW_PLAINTEXT).is_ok_and(|value| value == "1") => {}
-            Some("http") => {
-                return Err(wrong("what is sent would be readable on the way; use `https://`"));
-            }
-            _ => return Err(wrong("it begins neither with `https://` nor with `http://`")),
-        }
+        check_scheme(&uri).map_err(wrong)?;
         let proxy = proxy::choose(&uri, |name| std::env::var(name).ok()).map_err(Error::Setup)?;
         let literal = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         if self.is_guarded && literal.is_ok_and(|address| !is_public(address)) {
@@ -135,7 +127,8 @@ impl Caller {
             .allow_non_standard_methods(true)
             .build();
         let answer = agent.run(request).map_err(|error| {
-            let way = explain::Way { host: &host, proxy: proxy.as_ref(), presents: false };
+            let way =
+                explain::Way { host: &host, proxy: proxy.as_ref(), presents: false, is_other_service: true };
             let why = explain::transport(&error, &way);
             Error::Transport(format!("failed to {} `{shown}`: {why}", call.method))
         })?;
@@ -148,8 +141,44 @@ impl Caller {
         let mut body = Vec::new();
         // The status is what counts; a body that is cut is no failure.
         let _ = answer.into_body().into_reader().take(MOST_BYTES).read_to_end(&mut body);
-        Ok(Answer { status, headers, body })
+        Ok(AnyAnswer { status, headers, body })
     }
+}
+
+/// Checks how an address begins: what is sent is readable on the way to no other host.
+fn check_scheme(uri: &Uri) -> Result<(), &'static str> {
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if proxy::is_loopback(uri.host().unwrap_or_default()) => Ok(()),
+        Some("http") if std::env::var(ALLOW_PLAINTEXT).is_ok_and(|value| value == "1") => Ok(()),
+        Some("http") => Err("what is sent would be readable on the way; use `https://`"),
+        _ => Err("it begins neither with `https://` nor with `http://`"),
+    }
+}
+
+/// Checks that calls may be made to an address, as far as it shows; the error is a phrase for people.
+pub fn check_way(url: &str) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    check_scheme(&uri).map_err(|why| format!("`{url}`: {why}"))
+}
+
+/// Checks the address of a service, to which paths are appended; the error is a phrase for people.
+pub fn check_address(url: &str) -> Result<(), String> {
+    let uri: Uri = url.parse().map_err(|_| format!("`{url}` is not a URL"))?;
+    let authority = uri.authority().filter(|authority| !authority.host().is_empty());
+    let Some(authority) = authority else { return Err(format!("`{url}` has no host")) };
+    if authority.as_str().contains('@') {
+        // Not shown: the part before the `@` may be a password.
+        return Err("it has a login in it".to_owned());
+    }
+    // The URL parser keeps a port that is no number to itself.
+    if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none() {
+        return Err(format!("the port of `{url}` is not a number up to 65535"));
+    }
+    if uri.query().is_some() || url.contains('#') {
+        return Err(format!("`{url}` has a query or a fragment"));
+    }
+    check_scheme(&uri).map_err(|why| format!("`{url}`: {why}"))
 }
 
 /// Whether an address is one of the internet: not of this host, of its network or of its provider.
@@ -211,6 +240,39 @@ mod tests {
         for address in ["1.1.1.1", "140.82.112.3", "2606:4700::1111", "::ffff:8.8.8.8"] {
             assert!(address.parse().is_ok_and(is_public), "{address}");
         }
+    }
+
+    #[test]
+    fn addresses_are_checked_as_they_will_be_called() {
+        for good in ["https://api.example", "https://api.example:8443/api/v3", "http://127.0.0.1:8080/rest"] {
+            assert_eq!(check_address(good), Ok(()), "{good}");
+        }
+        for (bad, why) in [
+            ("http://git.example/api/v4", "readable on the way"),
+            ("ftp://git.example", "begins neither"),
+            ("git.example/api", "URL"),
+            ("https://bot:secret@git.example", "login"),
+            ("https://git.example:99999", "port"),
+            ("https://git.example/?a=b", "query"),
+            ("https://git.example/#a", "fragment"),
+        ] {
+            let said = check_address(bad).err().unwrap_or_default();
+            assert!(said.contains(why) && !said.contains("secret"), "{bad}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_is_no_matter_of_the_settings_of_runners() {
+        let call = Outgoing {
+            method: "GET",
+            url: "https://no-such-name.invalid/x",
+            headers: Vec::new(),
+            body: b"",
+            timeout: Duration::from_secs(30),
+        };
+        let error = Caller::new(false).ok().and_then(|caller| caller.call(&call).err());
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("no-such-name.invalid") && !error.contains("api.url"), "{error}");
     }
 
     #[test]

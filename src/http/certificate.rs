@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 /// Facts of a certificate for a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct CertificateFacts {
     /// `CN=..., O=...` of whoever signed it.
     pub(super) issuer: String,
     /// `CN=..., O=...` of its owner.
@@ -33,7 +33,7 @@ const INTEGER: u8 = 0x02;
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
 
 /// Reads a DER certificate.
-pub(super) fn facts(der: &[u8]) -> Option<Facts> {
+pub(super) fn facts(der: &[u8]) -> Option<CertificateFacts> {
     let mut certificate = Der(Der(der).expect(SEQUENCE)?);
     let mut tbs = Der(certificate.expect(SEQUENCE)?);
     let is_version_3 = tbs.peek() == Some(VERSION) && tbs.next()?.1 == [INTEGER, 1, 2];
@@ -43,7 +43,7 @@ pub(super) fn facts(der: &[u8]) -> Option<Facts> {
     let mut validity = Der(tbs.expect(SEQUENCE)?);
     let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
     let subject = name(tbs.expect(SEQUENCE)?)?;
-    Some(Facts { issuer, subject, not_before, not_after, is_version_3 })
+    Some(CertificateFacts { issuer, subject, not_before, not_after, is_version_3 })
 }
 
 /// The length of a public key (the inside of a `SubjectPublicKeyInfo`), if it is RSA.

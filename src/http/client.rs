@@ -216,9 +216,17 @@ impl Client {
         })?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        if self.strict && header(PROTOCOL_HEADER).is_none() {
+        // What others have written is shown to people.
+        let shown = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
+        let location = header("location").filter(|_| matches!(status, 300..=399)).map(shown);
+        // A control plane redirects no runner, whatever the header says.
+        if self.strict && (location.is_some() || header(PROTOCOL_HEADER).is_none()) {
+            let led = location
+                .map_or_else(String::new, |to| format!(", a redirect to `{to}` that is not followed,"));
+            let who = header("server")
+                .map_or_else(String::new, |name| format!(" calls itself `{}` and", shown(name)));
             return Err(Error::Foreign(format!(
-                "{} `{url}` was answered with status {status} by something that is no Runlet control plane (it has no `{PROTOCOL_HEADER}` header): check `api.url`, and what answers or strips headers on the way",
+                "{} `{url}` was answered with status {status}{led} by something that{who} is no Runlet control plane (it redirects, or has no `{PROTOCOL_HEADER}` header): check `api.url`, and what answers or strips headers on the way",
                 request.method
             )));
         }
@@ -228,9 +236,8 @@ impl Client {
             _ => None,
         };
         let retry_after = header("retry-after").and_then(|v| retry::retry_after(v, SystemTime::now()));
-        if let (300..=399, Some(location)) = (status, header("location")) {
+        if let Some(location) = location {
             // Followed, it would carry the token to a place nobody named.
-            let location: String = location.chars().filter(|c| !c.is_control()).take(200).collect();
             return Err(Error::Refused {
                 status,
                 retry_after,
@@ -260,7 +267,14 @@ impl Client {
 
     pub(super) fn explain(&self, error: &ureq::Error) -> String {
         let presents = self.tls.as_ref().is_some_and(|tls| tls.client_auth_cert_resolver.has_certs());
-        explain::transport(error, &explain::Way { host: &self.host, proxy: self.proxy.as_ref(), presents })
+        let way = explain::Way {
+            host: &self.host,
+            proxy: self.proxy.as_ref(),
+            presents,
+            #[cfg(feature = "server")]
+            is_other_service: false,
+        };
+        explain::transport(error, &way)
     }
 
     /// Gets `path` and returns its body for reading as it arrives. Any status but 200 is an error.
@@ -431,15 +445,17 @@ mod tests {
 
     #[test]
     fn a_runner_believes_the_control_plane_only() {
-        for status in
-            ["200 OK", "302 Found\r\nLocation: /login", "401 No", "404 Not Found", "409 No", "503 Busy"]
-        {
+        let redirect = "307 Temporary Redirect\r\nServer: acme\r\nLocation: https://login.test/";
+        for status in ["200 OK", redirect, "401 No", "404 Not Found", "409 No", "503 Busy"] {
             let error = answered(status).unwrap_err();
             assert!(matches!(&error, Error::Foreign(text) if text.contains("Runlet-Protocol")), "{error}");
             assert!(error.is_retryable(), "{status}");
             let ours = answered(&format!("{status}\r\nrunlet-protocol: 2"));
-            assert!(!matches!(ours, Err(Error::Foreign(_))), "{status}");
+            assert_eq!(matches!(ours, Err(Error::Foreign(_))), status == redirect, "{status}");
         }
+        let error = answered(&format!("{redirect}\r\nrunlet-protocol: 2")).unwrap_err().to_string();
+        let told = "status 307, a redirect to `https://login.test/` that is not followed, by something that calls itself `acme`";
+        assert!(error.contains(told) && error.contains("check `api.url`"), "{error}");
     }
 
     #[test]

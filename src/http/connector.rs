@@ -87,7 +87,7 @@ impl<In: Transport> Connector<In> for Tls {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(transport) = chained else { return Ok(None) };
-        // What a proxy speaks TLS for is inside that.
+        // A plain call goes through the TLS of its proxy, where that has any.
         if !is_https(details.uri) {
             return Ok(Some(Either::A(transport)));
         }

@@ -26,7 +26,7 @@ pub struct Exchange<'a> {
 }
 
 /// An answer whose body was not read yet.
-pub struct Answer {
+pub struct OpenAnswer {
     /// Status of the answer.
     pub status: u16,
     /// `Retry-After`, counted from now.
@@ -49,7 +49,7 @@ impl Client {
     }
 
     /// Makes a call.
-    pub fn exchange(&self, call: &Exchange<'_>) -> Result<Answer, Error> {
+    pub fn exchange(&self, call: &Exchange<'_>) -> Result<OpenAnswer, Error> {
         let url = format!("{}{}", self.url(), call.path);
         let mut builder = ureq::http::Request::builder().method(call.method).uri(&url);
         builder = builder
@@ -79,6 +79,6 @@ impl Client {
         let retry_after =
             header("retry-after").and_then(|value| retry::retry_after(value, SystemTime::now()));
         let status = answer.status().as_u16();
-        Ok(Answer { status, retry_after, body: Box::new(answer.into_body().into_reader()) })
+        Ok(OpenAnswer { status, retry_after, body: Box::new(answer.into_body().into_reader()) })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::connector::{Handshake, UnknownHost};
 use super::proxy::Choice;
-use super::rejected::{Rejected, Why};
+use super::rejected::{CertificateFault, Rejected};
 use super::tunnel::NoTunnel;
 use crate::system::clock::Rfc3339;
 use rustls::{AlertDescription, CertificateError};
@@ -20,6 +20,19 @@ pub(super) struct Way<'a> {
     pub(super) proxy: Option<&'a Choice>,
     /// Whether a client certificate is presented.
     pub(super) presents: bool,
+    /// Whether it leads to another service, which no setting of a runner is about.
+    #[cfg(feature = "server")]
+    pub(super) is_other_service: bool,
+}
+
+impl<'a> Way<'a> {
+    fn far(&self) -> Peer<'a> {
+        #[cfg(feature = "server")]
+        if self.is_other_service {
+            return Peer::Service(self.host);
+        }
+        Peer::ControlPlane(self.host)
+    }
 }
 
 /// The peer that a connection failed with.
@@ -27,6 +40,8 @@ pub(super) struct Way<'a> {
 pub(super) enum Peer<'a> {
     ControlPlane(&'a str),
     Proxy(&'a Choice),
+    #[cfg(feature = "server")]
+    Service(&'a str),
 }
 
 impl Peer<'_> {
@@ -35,6 +50,8 @@ impl Peer<'_> {
         match self {
             Peer::ControlPlane(_) => "`api.url`",
             Peer::Proxy(proxy) => proxy.variable,
+            #[cfg(feature = "server")]
+            Peer::Service(_) => "the address",
         }
     }
 }
@@ -44,13 +61,15 @@ impl fmt::Display for Peer<'_> {
         match self {
             Peer::ControlPlane(host) => write!(f, "`{host}`"),
             Peer::Proxy(proxy) => write!(f, "the proxy `{}` of {}", proxy.shown, proxy.variable),
+            #[cfg(feature = "server")]
+            Peer::Service(host) => write!(f, "`{host}`"),
         }
     }
 }
 
 /// One line: the cause, and after a semicolon what to do when that is known.
 pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
-    let (far, proxy) = (Peer::ControlPlane(way.host), way.proxy);
+    let (far, proxy) = (way.far(), way.proxy);
     // The socket leads to the proxy, where there is one.
     let near = proxy.map_or(far, Peer::Proxy);
     let via = |text: String| match proxy {
@@ -58,7 +77,7 @@ pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
         None => text,
     };
     match error {
-        ureq::Error::Timeout(timeout) => via(timed_out(*timeout, way.host)),
+        ureq::Error::Timeout(timeout) => via(timed_out(*timeout, far)),
         ureq::Error::Other(other) => {
             if let Some(unknown) = other.downcast_ref::<UnknownHost>() {
                 return format!("{unknown}; check {} and the name servers of this host", near.setting());
@@ -74,7 +93,8 @@ pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
         }
         ureq::Error::Io(error) => opened(error, near).unwrap_or_else(|| via(io(error, far, way.presents))),
         ureq::Error::Protocol(error) => via(format!(
-            "{far} does not speak HTTP there ({error}); check scheme and port of `api.url` (TLS needs `https://`)"
+            "{far} does not speak HTTP there ({error}); check scheme and port of {} (TLS needs `https://`)",
+            far.setting()
         )),
         ureq::Error::TlsRequired => {
             "the proxy wants TLS, which was not set up for a plain HTTP control plane; use an `http://` proxy"
@@ -102,13 +122,14 @@ fn refused_by_proxy(why: &NoTunnel, proxy: Option<&Choice>) -> String {
     )
 }
 
-fn timed_out(timeout: Timeout, host: &str) -> String {
+fn timed_out(timeout: Timeout, peer: Peer<'_>) -> String {
     match timeout {
-        Timeout::Resolve => format!("the name `{host}` was not looked up in time; check the name servers"),
+        Timeout::Resolve => format!("the name {peer} was not looked up in time; check the name servers"),
         Timeout::Connect => format!(
-            "`{host}` did not answer in time while connecting; check `api.url`, and that a firewall lets this host out (or set HTTPS_PROXY)"
+            "{peer} did not answer in time while connecting; check {}, and that a firewall lets this host out (or set HTTPS_PROXY)",
+            peer.setting()
         ),
-        _ => format!("`{host}` did not answer in time"),
+        _ => format!("{peer} did not answer in time"),
     }
 }
 
@@ -137,6 +158,10 @@ fn opened(error: &io::Error, peer: Peer<'_>) -> Option<String> {
     Some(match (error.kind(), peer) {
         (ErrorKind::ConnectionRefused, Peer::ControlPlane(_)) => {
             format!("connection refused: nothing listens there; is the control plane at {peer} running?")
+        }
+        #[cfg(feature = "server")]
+        (ErrorKind::ConnectionRefused, Peer::Service(_)) => {
+            format!("connection refused: nothing listens at {peer}")
         }
         (ErrorKind::ConnectionRefused, Peer::Proxy(_)) => format!(
             "connection refused: nothing listens at {peer}; is it running? If none is needed, put the host into NO_PROXY"
@@ -182,7 +207,16 @@ pub(super) fn tls(error: &rustls::Error, peer: Peer<'_>, presents: bool) -> Stri
                 "{peer} does not speak TLS there; check scheme and port of `api.url` (a control plane without TLS needs `http://`)"
             ),
             Peer::Proxy(_) => format!("{peer} does not speak TLS; write it as `http://`"),
+            #[cfg(feature = "server")]
+            Peer::Service(_) => {
+                format!("{peer} does not speak TLS there; check scheme and port of the address")
+            }
         },
+        // None is ever presented to those.
+        #[cfg(feature = "server")]
+        AlertReceived(alert) if matches!(peer, Peer::Service(_)) => {
+            format!("{peer} refused the TLS connection ({alert:?})")
+        }
         AlertReceived(AlertDescription::CertificateRequired) => format!(
             "{peer} demands a client certificate; name it in `api.client_certificate` and `api.client_key`"
         ),
@@ -227,7 +261,7 @@ fn certificate(error: &CertificateError, peer: Peer<'_>) -> String {
                     Some(owner) => format!("the certificate `{owner}`, which {peer} sends along,"),
                 };
                 match &rejected.why {
-                    Why::Other(error) => {
+                    CertificateFault::Other(error) => {
                         dated(error, &whose).unwrap_or_else(|| format!("{whose} {rejected}"))
                     }
                     _ => format!("{whose} {rejected}"),
@@ -283,7 +317,13 @@ mod tests {
     }
 
     fn way(proxy: Option<&Choice>) -> Way<'_> {
-        Way { host: "ci", proxy, presents: false }
+        Way {
+            host: "ci",
+            proxy,
+            presents: false,
+            #[cfg(feature = "server")]
+            is_other_service: false,
+        }
     }
 
     #[test]

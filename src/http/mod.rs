@@ -27,4 +27,4 @@ pub use client::{Body, Client, MAX_ANSWER_BYTES, MAX_IDLE, Request, Response, Ta
 pub use endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url, encoded};
 pub use error::Error;
 #[cfg(feature = "kubernetes")]
-pub use exchange::{Answer, Exchange};
+pub use exchange::{Exchange, OpenAnswer};

@@ -1,7 +1,7 @@
 //! Why the certificate of a server is not believed: the library says what is wrong, this says with
 //! which certificate, and who issued it. Looked at only after the check has failed; decides nothing.
 
-use super::certificate::{self, Facts};
+use super::certificate::{self, CertificateFacts};
 use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, RootCertStore};
 use std::fmt;
@@ -14,12 +14,12 @@ pub(super) struct Rejected {
     pub(super) of: Option<String>,
     /// Name of its issuer.
     pub(super) issuer: String,
-    pub(super) why: Why,
+    pub(super) why: CertificateFault,
 }
 
 /// Fault of a certificate.
 #[derive(Debug)]
-pub(super) enum Why {
+pub(super) enum CertificateFault {
     /// Nobody trusted vouches for it.
     Untrusted,
     /// It vouches for itself, and nobody else does.
@@ -51,8 +51,8 @@ pub(super) fn diagnose(
     broken: impl FnOnce() -> bool,
 ) -> Rejected {
     use CertificateError as E;
-    let chain: Vec<Facts> = chain.iter().map_while(|der| certificate::facts(der)).collect();
-    let dated = |at: Duration, date: fn(&Facts) -> SystemTime| {
+    let chain: Vec<CertificateFacts> = chain.iter().map_while(|der| certificate::facts(der)).collect();
+    let dated = |at: Duration, date: fn(&CertificateFacts) -> SystemTime| {
         chain.iter().position(|facts| date(facts) == SystemTime::UNIX_EPOCH + at)
     };
     let (at, why) = match error {
@@ -62,21 +62,27 @@ pub(super) fn diagnose(
             let last = chain.last();
             let lone = last.is_some_and(|facts| facts.issuer == facts.subject);
             let issuer = last.map_or_else(unknown, |facts| facts.issuer.clone());
-            return Rejected { of: None, issuer, why: if lone { Why::Lone } else { Why::Untrusted } };
+            return Rejected {
+                of: None,
+                issuer,
+                why: if lone { CertificateFault::Lone } else { CertificateFault::Untrusted },
+            };
         }
-        E::ExpiredContext { not_after, .. } => {
-            (dated(Duration::from_secs(not_after.as_secs()), |facts| facts.not_after), Why::Other(error))
-        }
-        E::NotValidYetContext { not_before, .. } => {
-            (dated(Duration::from_secs(not_before.as_secs()), |facts| facts.not_before), Why::Other(error))
-        }
+        E::ExpiredContext { not_after, .. } => (
+            dated(Duration::from_secs(not_after.as_secs()), |facts| facts.not_after),
+            CertificateFault::Other(error),
+        ),
+        E::NotValidYetContext { not_before, .. } => (
+            dated(Duration::from_secs(not_before.as_secs()), |facts| facts.not_before),
+            CertificateFault::Other(error),
+        ),
         E::UnsupportedSignatureAlgorithmContext { .. } => {
-            (issued(&chain, roots, pinned).map(|found| found.0), Why::Algorithm)
+            (issued(&chain, roots, pinned).map(|found| found.0), CertificateFault::Algorithm)
         }
-        E::BadSignature if broken() => (Some(0), Why::OtherKey("that the server sends along")),
+        E::BadSignature if broken() => (Some(0), CertificateFault::OtherKey("that the server sends along")),
         E::BadSignature | E::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
             match (issued(&chain, roots, pinned), &error) {
-                (Some((at, Some(bits), _)), _) if bits < RSA_BITS => (Some(at), Why::Weak(bits)),
+                (Some((at, Some(bits), _)), _) if bits < RSA_BITS => (Some(at), CertificateFault::Weak(bits)),
                 // Keys of one kind, of which one size is not known.
                 (
                     found,
@@ -88,16 +94,16 @@ pub(super) fn diagnose(
                     .iter()
                     .all(|id| id.windows(ELLIPTIC.len()).any(|id| id == ELLIPTIC)) =>
                 {
-                    (found.map(|found| found.0), Why::Algorithm)
+                    (found.map(|found| found.0), CertificateFault::Algorithm)
                 }
-                (Some((at, _, place)), _) => (Some(at), Why::OtherKey(place)),
-                (None, _) => (None, Why::Other(error)),
+                (Some((at, _, place)), _) => (Some(at), CertificateFault::OtherKey(place)),
+                (None, _) => (None, CertificateFault::Other(error)),
             }
         }
         E::Other(ref other) if other.to_string().contains("UnsupportedCertVersion") => {
-            (chain.iter().position(|facts| !facts.is_version_3), Why::Version)
+            (chain.iter().position(|facts| !facts.is_version_3), CertificateFault::Version)
         }
-        other => (None, Why::Other(other)),
+        other => (None, CertificateFault::Other(other)),
     };
     let at = at.unwrap_or(0);
     let facts = chain.get(at);
@@ -115,7 +121,7 @@ fn unknown() -> String {
 /// The certificate that a trusted authority should have signed, by the name: its place in the chain, the
 /// bits of the authority's key if it is RSA, and where that is from.
 fn issued(
-    chain: &[Facts],
+    chain: &[CertificateFacts],
     roots: &RootCertStore,
     pinned: &[CertificateDer<'_>],
 ) -> Option<(usize, Option<usize>, &'static str)> {
@@ -133,33 +139,33 @@ impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let issuer = &self.issuer;
         match &self.why {
-            Why::Untrusted | Why::Lone => {
-                let by = if matches!(self.why, Why::Lone) { "is signed by itself (" } else { "was issued by " };
-                let end = if matches!(self.why, Why::Lone) { ")" } else { "" };
+            CertificateFault::Untrusted | CertificateFault::Lone => {
+                let by = if matches!(self.why, CertificateFault::Lone) { "is signed by itself (" } else { "was issued by " };
+                let end = if matches!(self.why, CertificateFault::Lone) { ")" } else { "" };
                 write!(
                     f,
                     "{by}`{issuer}`{end}, which this host does not trust; put the certificate of that authority (PEM) into a file and name it in `api.ca_file` or SSL_CERT_FILE"
                 )
             }
-            Why::OtherKey(place) => write!(
+            CertificateFault::OtherKey(place) => write!(
                 f,
                 "was signed by another key than the `{issuer}` {place}; was that authority renewed? Its new certificate belongs there"
             ),
-            Why::Weak(bits) => write!(
+            CertificateFault::Weak(bits) => write!(
                 f,
                 "was signed by `{issuer}` with an RSA key of {bits} bits, and less than {RSA_BITS} are not accepted; have it issued by an authority with a longer key"
             ),
-            Why::Algorithm => write!(
+            CertificateFault::Algorithm => write!(
                 f,
                 "was signed by `{issuer}` in a way that is not accepted; have it issued by an authority with a key that is (RSA with SHA-2, P-256, P-384, Ed25519)"
             ),
-            Why::Version => f.write_str(
+            CertificateFault::Version => f.write_str(
                 "is of an X.509 version before 3, which has no place for the names of hosts; have one with a subjectAltName issued",
             ),
-            Why::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => f.write_str(
+            CertificateFault::Other(error) if error.to_string().contains("CaUsedAsEndEntity") => f.write_str(
                 "is marked as an authority; name that very certificate in `api.ca_file`, or have one issued for the server",
             ),
-            Why::Other(error) => write!(f, "(issued by `{issuer}`) is not accepted: {error}"),
+            CertificateFault::Other(error) => write!(f, "(issued by `{issuer}`) is not accepted: {error}"),
         }
     }
 }

@@ -21,7 +21,7 @@ pub(super) fn chain(tls: Option<Arc<ClientConfig>>) -> impl Connector {
     ().chain(Tunnel { dial: Dial::default(), tls: tls.clone() }).chain(Dial::default()).chain(tls)
 }
 
-/// Where there is a proxy, connects to it and has it connect to the host.
+/// Connects to a proxy, where there is one, and has it connect to the host.
 #[derive(Debug)]
 struct Tunnel {
     dial: Dial,

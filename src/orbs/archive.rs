@@ -55,7 +55,7 @@ fn entries(source: impl Read) -> io::Result<BTreeMap<String, String>> {
         let name = String::from_utf8_lossy(&entry.name).into_owned();
         let mut parts = name.rsplit('/');
         let (Some(file), Some(namespace)) = (parts.next(), parts.next()) else { continue };
-        if entry.kind != tar::Kind::File || !file.ends_with(".yml") {
+        if entry.kind != tar::EntryKind::File || !file.ends_with(".yml") {
             continue;
         }
         bytes += entry.size;
@@ -76,7 +76,8 @@ pub(super) fn write(out: impl Write, orbs: &BTreeMap<String, String>) -> io::Res
     for (name, text) in orbs {
         let size = text.len() as u64;
         let name = name.as_bytes().to_vec();
-        let entry = tar::Entry { kind: tar::Kind::File, name, mode: 0o644, size, changed: (0, 0) };
+        let entry =
+            tar::ArchiveEntry { kind: tar::EntryKind::File, name, mode: 0o644, size, changed: (0, 0) };
         tar::write_header(&mut out, &entry)?;
         out.write_all(text.as_bytes())?;
         tar::write_padding(&mut out, size)?;

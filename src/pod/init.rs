@@ -47,7 +47,7 @@ pub(super) fn run() -> Outcome {
         Failure::usage(format!("{VARIABLE} is not what a runner writes ({})", json::place(&error)))
     })?;
     let level = pod.log_level.as_deref().and_then(|level| crate::logging::parse_level(level).ok());
-    let options = crate::logging::Options {
+    let options = crate::logging::LogOptions {
         level: level.unwrap_or(log::LevelFilter::Info),
         format: crate::logging::Format::Text,
         file: None,
@@ -217,6 +217,8 @@ impl Init {
             cleanup_working_directory: false,
             confine: false,
             local_source: None,
+            #[cfg(feature = "server")]
+            output_directory: None,
             use_home_ssh_dir_for_checkout_keys: false,
             max_run_time_ms: self.pod.max_run_time_ms,
             runner_name: self.pod.runner_name.clone(),

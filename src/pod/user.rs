@@ -4,26 +4,26 @@ use std::path::PathBuf;
 
 /// A user of the image.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct User {
+pub(super) struct ImageUser {
     pub(super) uid: u32,
     pub(super) gid: u32,
     pub(super) home: PathBuf,
 }
 
 /// Finds `user` or `user:group`, by names or numbers, in the texts of `/etc/passwd` and `/etc/group`.
-pub(super) fn find(wanted: &str, passwd: &str, group: &str) -> Option<User> {
+pub(super) fn find(wanted: &str, passwd: &str, group: &str) -> Option<ImageUser> {
     let (name, group_name) =
         wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
     let number: Option<u32> = name.parse().ok();
     let fields = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>());
     let mut known = fields.filter_map(|fields| match fields.as_slice() {
         [name, _, uid, gid, _, home, ..] => {
-            Some((*name, User { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() }))
+            Some((*name, ImageUser { uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: home.into() }))
         }
         _ => None,
     });
     let found = known.find(|(known, user)| *known == name || Some(user.uid) == number).map(|(_, user)| user);
-    let mut user = found.or_else(|| number.map(|uid| User { uid, gid: 0, home: "/".into() }))?;
+    let mut user = found.or_else(|| number.map(|uid| ImageUser { uid, gid: 0, home: "/".into() }))?;
     if let Some(wanted) = group_name {
         let by_name = group.lines().find_map(|line| {
             let mut fields = line.split(':');

@@ -1,6 +1,6 @@
 //! Claiming a task, beginning it, keeping it, giving it back, giving up on it.
 
-use super::{Event, Secret, TaskId};
+use super::{Secret, TaskEvent, TaskId};
 use serde::{Deserialize, Serialize};
 
 /// Body of `POST /api/v3/runner/claim?wait=SECONDS` (resource class token). 200 is a
@@ -64,7 +64,7 @@ pub struct BeginRequest {
     pub agent: String,
     /// Events up to here, as in a batch: the spin-up record, and the start of the first step.
     #[serde(default)]
-    pub events: Vec<Event>,
+    pub events: Vec<TaskEvent>,
     /// The output of the spin-up record, if that is short text. A control plane that does not know of it is sent it
     /// like other output.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -27,12 +27,12 @@ pub struct Container {
     pub environment: BTreeMap<String, String>,
     /// Login of its registry, variables replaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub login: Option<Login>,
+    pub login: Option<RegistryLogin>,
 }
 
 /// Login of a registry.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Login {
+pub struct RegistryLogin {
     /// Name of the user at the registry.
     pub username: String,
     /// The password, or a token.

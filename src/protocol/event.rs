@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// One event. Numbers start at 0 and have no holes; sending one again is harmless. They go to
 /// `POST /api/v3/runner/tasks/{id}/events` as a JSON list; the answer is an [`EventsAnswer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Event {
+pub struct TaskEvent {
     /// Position in the task's events.
     pub number: u64,
     /// Unix time in milliseconds by the runner's clock.

@@ -2,8 +2,8 @@
 //! bits wherever they may be, so that a 32-bit or a big-endian machine cannot pass by luck.
 
 use super::{
-    ArtifactRecord, Event, EventKind, EventsAnswer, FinishAnswer, FinishRequest, HeartbeatAnswer,
-    OutputAnswer, Refusal, RefusalCode, StepStatus, StepSummary, TaskStatus, TestTimings, UploadAnswer,
+    ArtifactRecord, EventKind, EventsAnswer, FinishAnswer, FinishRequest, HeartbeatAnswer, OutputAnswer,
+    Refusal, RefusalCode, StepStatus, StepSummary, TaskEvent, TaskStatus, TestTimings, UploadAnswer,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt::Debug;
@@ -51,7 +51,7 @@ fn events_and_their_numbers() {
         output_times: vec![(0, 1_700_000_000_000), (4_294_967_296, 1_700_000_000_100)],
     };
     same(
-        &Event { number: 72_623_859_790_382_856, at_ms: 1_700_000_000_123, kind: finished },
+        &TaskEvent { number: 72_623_859_790_382_856, at_ms: 1_700_000_000_123, kind: finished },
         r#"{"number":72623859790382856,"at_ms":1700000000123,"event":"step_finished","step":258,"status":"failed","exit_code":-16909060,"signal":15,"output_bytes":1099511627777,"output_times":[[0,1700000000000],[4294967296,1700000000100]]}"#,
     );
     same(

@@ -50,7 +50,7 @@ pub struct Step {
     pub when: When,
     /// Kind of the step, with its fields.
     #[serde(flatten)]
-    pub action: Action,
+    pub action: StepAction,
 }
 
 /// The `when` attribute of a step, decided at run time.
@@ -68,7 +68,7 @@ pub enum When {
 /// Action of a step. Paths are as written: relative to the working directory, `~` for the home.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum Action {
+pub enum StepAction {
     /// A shell command.
     Run(Run),
     /// Fetches the repository at the revision of the pipeline.
@@ -203,21 +203,21 @@ pub struct Run {
     pub first_node_only: bool,
 }
 
-impl Action {
+impl StepAction {
     /// The word of the config for it, which records of steps carry as well.
     pub fn kind(&self) -> &'static str {
         match self {
-            Action::Run(_) => "run",
-            Action::Checkout { .. } => "checkout",
-            Action::StoreArtifacts { .. } => "store_artifacts",
-            Action::StoreTestResults { .. } => "store_test_results",
-            Action::SaveCache { .. } => "save_cache",
-            Action::RestoreCache { .. } => "restore_cache",
-            Action::PersistToWorkspace { .. } => "persist_to_workspace",
-            Action::AttachWorkspace { .. } => "attach_workspace",
-            Action::AddSshKeys { .. } => "add_ssh_keys",
-            Action::SetupRemoteDocker => "setup_remote_docker",
-            Action::InstallSigningBundle => "install_signing_bundle",
+            StepAction::Run(_) => "run",
+            StepAction::Checkout { .. } => "checkout",
+            StepAction::StoreArtifacts { .. } => "store_artifacts",
+            StepAction::StoreTestResults { .. } => "store_test_results",
+            StepAction::SaveCache { .. } => "save_cache",
+            StepAction::RestoreCache { .. } => "restore_cache",
+            StepAction::PersistToWorkspace { .. } => "persist_to_workspace",
+            StepAction::AttachWorkspace { .. } => "attach_workspace",
+            StepAction::AddSshKeys { .. } => "add_ssh_keys",
+            StepAction::SetupRemoteDocker => "setup_remote_docker",
+            StepAction::InstallSigningBundle => "install_signing_bundle",
         }
     }
 }

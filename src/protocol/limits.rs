@@ -62,3 +62,24 @@ const _: () = {
     assert!(VARIABLE_BYTES < CLAIM_BYTES - JOB_BYTES);
     assert!((ARTIFACT_BYTES as u128) < UPLOAD_BYTES as u128);
 };
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limits_that_jobs_meet_stand_in_the_docs() {
+        const DOCS: &str = include_str!("../../docs/jobs.md");
+        let (_, table) = DOCS.split_once("### Limits of steps").unwrap_or_default();
+        let table = table.split("\n## ").next().unwrap_or_default();
+        for limit in [
+            format!("{} GiB ({ARTIFACT_BYTES} bytes)", ARTIFACT_BYTES >> 30),
+            format!("{} MiB", TEST_RESULTS_BYTES >> 20),
+            format!("{} TiB", UPLOAD_BYTES >> 40),
+            format!("{CACHE_KEY_CHARS} characters"),
+            format!("{} MiB, names and values", VARIABLE_BYTES >> 20),
+        ] {
+            assert!(table.contains(&format!("| {limit} |")), "{limit}");
+        }
+    }
+}

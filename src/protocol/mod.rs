@@ -39,11 +39,11 @@ pub use claim::{
     HeartbeatAnswer, LostTask, RestAnswer, TaskKind,
 };
 #[cfg(any(feature = "server", feature = "kubernetes"))]
-pub use container::{Beside, Container, FIRST_BESIDE, Login, Words};
-pub use event::{Event, EventKind, EventsAnswer, StepStatus};
+pub use container::{Beside, Container, FIRST_BESIDE, RegistryLogin, Words};
+pub use event::{EventKind, EventsAnswer, StepStatus, TaskEvent};
 pub use finish::{FinishAnswer, FinishRequest, StepSummary, TaskStatus};
 pub use id::TaskId;
-pub use job::{Action, CheckoutMethod, Job, Run, Step, When};
+pub use job::{CheckoutMethod, Job, Run, Step, StepAction, When};
 pub use resource_class::ResourceClass;
 pub use secret::Secret;
 pub use task::{Source, Task, Variable};

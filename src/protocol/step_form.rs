@@ -1,7 +1,7 @@
 //! A step as it is read: all fields of all kinds of steps side by side. To read each kind by its own fields, a reader
 //! would have to keep what it has read until it knows the kind, and would be in the runner twice.
 
-use super::job::{Action, CheckoutMethod, Run, Step, When};
+use super::job::{CheckoutMethod, Run, Step, StepAction, When};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ struct StepForm {
     fingerprints: Option<Vec<String>>,
 }
 
-/// The kinds of steps, as [`Action`] has them.
+/// The kinds of steps, as [`StepAction`] has them.
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Kind {
@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Step {
 impl StepForm {
     fn step(self) -> Result<Step, String> {
         let action = match self.kind {
-            Kind::Run => Action::Run(Run {
+            Kind::Run => StepAction::Run(Run {
                 command: given(self.command, "command")?,
                 shell: self.shell,
                 environment: self.environment,
@@ -75,27 +75,28 @@ impl StepForm {
                 auto_rerun_delay_ms: self.auto_rerun_delay_ms,
                 first_node_only: self.first_node_only,
             }),
-            Kind::Checkout => {
-                Action::Checkout { path: given(self.path, "path")?, method: given(self.method, "method")? }
-            }
+            Kind::Checkout => StepAction::Checkout {
+                path: given(self.path, "path")?,
+                method: given(self.method, "method")?,
+            },
             Kind::StoreArtifacts => {
-                Action::StoreArtifacts { path: given(self.path, "path")?, destination: self.destination }
+                StepAction::StoreArtifacts { path: given(self.path, "path")?, destination: self.destination }
             }
-            Kind::StoreTestResults => Action::StoreTestResults { path: given(self.path, "path")? },
+            Kind::StoreTestResults => StepAction::StoreTestResults { path: given(self.path, "path")? },
             Kind::SaveCache => {
-                Action::SaveCache { key: given(self.key, "key")?, paths: given(self.paths, "paths")? }
+                StepAction::SaveCache { key: given(self.key, "key")?, paths: given(self.paths, "paths")? }
             }
-            Kind::RestoreCache => Action::RestoreCache { keys: given(self.keys, "keys")? },
-            Kind::PersistToWorkspace => Action::PersistToWorkspace {
+            Kind::RestoreCache => StepAction::RestoreCache { keys: given(self.keys, "keys")? },
+            Kind::PersistToWorkspace => StepAction::PersistToWorkspace {
                 root: given(self.root, "root")?,
                 paths: given(self.paths, "paths")?,
             },
-            Kind::AttachWorkspace => Action::AttachWorkspace { at: given(self.at, "at")? },
+            Kind::AttachWorkspace => StepAction::AttachWorkspace { at: given(self.at, "at")? },
             Kind::AddSshKeys => {
-                Action::AddSshKeys { fingerprints: given(self.fingerprints, "fingerprints")? }
+                StepAction::AddSshKeys { fingerprints: given(self.fingerprints, "fingerprints")? }
             }
-            Kind::SetupRemoteDocker => Action::SetupRemoteDocker,
-            Kind::InstallSigningBundle => Action::InstallSigningBundle,
+            Kind::SetupRemoteDocker => StepAction::SetupRemoteDocker,
+            Kind::InstallSigningBundle => StepAction::InstallSigningBundle,
         };
         Ok(Step { name: self.name, when: self.when, action })
     }
@@ -128,17 +129,17 @@ mod tests {
         };
         let path = || "p".to_owned();
         let all = [
-            Action::Run(run),
-            Action::Checkout { path: path(), method: CheckoutMethod::Shallow { depth: 3 } },
-            Action::StoreArtifacts { path: path(), destination: Some("d".to_owned()) },
-            Action::StoreTestResults { path: path() },
-            Action::SaveCache { key: "k".to_owned(), paths: words(&["a", "b"]) },
-            Action::RestoreCache { keys: words(&["k", "l"]) },
-            Action::PersistToWorkspace { root: "r".to_owned(), paths: words(&["a"]) },
-            Action::AttachWorkspace { at: "r".to_owned() },
-            Action::AddSshKeys { fingerprints: words(&["f"]) },
-            Action::SetupRemoteDocker,
-            Action::InstallSigningBundle,
+            StepAction::Run(run),
+            StepAction::Checkout { path: path(), method: CheckoutMethod::Shallow { depth: 3 } },
+            StepAction::StoreArtifacts { path: path(), destination: Some("d".to_owned()) },
+            StepAction::StoreTestResults { path: path() },
+            StepAction::SaveCache { key: "k".to_owned(), paths: words(&["a", "b"]) },
+            StepAction::RestoreCache { keys: words(&["k", "l"]) },
+            StepAction::PersistToWorkspace { root: "r".to_owned(), paths: words(&["a"]) },
+            StepAction::AttachWorkspace { at: "r".to_owned() },
+            StepAction::AddSshKeys { fingerprints: words(&["f"]) },
+            StepAction::SetupRemoteDocker,
+            StepAction::InstallSigningBundle,
         ];
         for action in all {
             let step = Step { name: "n".to_owned(), when: When::OnFail, action };

@@ -28,6 +28,11 @@ pub struct TaskInput {
     /// `checkout` takes commits from here, not from the address of the task, which is recorded as the origin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_source: Option<LocalSource>,
+    /// The control plane is on this host and keeps output in this folder, in one with the name of the task, as files with
+    /// the numbers of steps. The task agent writes it there, and sends none.
+    #[cfg(feature = "server")]
+    #[serde(default)]
+    pub output_directory: Option<PathBuf>,
     /// `checkout` keeps its keys in `~/.ssh` rather than in the scratch directory.
     #[serde(default)]
     pub use_home_ssh_dir_for_checkout_keys: bool,
@@ -64,6 +69,12 @@ pub struct TaskInput {
     pub rest: bool,
     /// The claimed task.
     pub task: Task,
+}
+
+impl TaskInput {
+    /// Extension of what the working directory of a confined job becomes when the job has ended, beside its place: whoever
+    /// has the job confined removes it.
+    pub const ASIDE: &str = "done";
 }
 
 /// A repository on this host that stands in for the origin. Its objects are used where they are.

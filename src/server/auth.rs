@@ -85,7 +85,7 @@ pub fn task_of(view: &View, token: &str) -> Result<Option<TaskRow>, Error> {
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Peer(pub SocketAddr);
+pub struct PeerAddress(pub SocketAddr);
 
 /// A fresh secret of 256 bits with a prefix that says what it opens.
 pub fn new_token(prefix: &str) -> Result<String, Error> {

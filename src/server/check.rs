@@ -4,7 +4,7 @@
 use crate::protocol::TaskId;
 use crate::server::blobs::listing::checksum;
 use crate::server::blobs::{Blobs, Error as BlobError, Rows};
-use crate::server::store::inspect::{self, Complete, Fault, Named, push};
+use crate::server::store::inspect::{self, Complete, Fault, NamedUpload, push};
 use crate::server::store::{Error as StoreError, View, copy};
 use std::collections::HashSet;
 use std::fmt;
@@ -66,7 +66,7 @@ impl From<BlobError> for CheckError {
 /// Contents of the rows at one moment.
 struct Said {
     faults: Vec<Fault>,
-    named: Vec<Named>,
+    named: Vec<NamedUpload>,
     complete: Vec<Complete>,
     with_output: HashSet<String>,
     open_tasks: u64,
@@ -142,11 +142,11 @@ fn said(view: &View) -> Result<Option<Said>, StoreError> {
 /// Looks for a fault of an upload that a row names.
 fn wrong_upload(
     blobs: &Blobs,
-    named: &Named,
+    named: &NamedUpload,
     contents: bool,
     read_bytes: &mut u64,
 ) -> Result<Option<String>, BlobError> {
-    let Named { sha256, length, by } = named;
+    let NamedUpload { sha256, length, by } = named;
     let file = match blobs.objects.find(sha256) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(Some(format!("{by} names the upload {sha256}, which is not there"))),

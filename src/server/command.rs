@@ -51,7 +51,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         return outcome;
     }
     let Some(options) = parse(args)? else { return crate::outcome::print(HELP) };
-    let logging = crate::logging::Options { format: options.log_format, ..Default::default() };
+    let logging = crate::logging::LogOptions { format: options.log_format, ..Default::default() };
     // A second logger (in tests) changes nothing.
     let _ = crate::logging::init(&logging);
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])

@@ -12,7 +12,7 @@ use crate::server::secrets::variables;
 use crate::server::state::{Only, Routing};
 use crate::server::store::Error as StoreError;
 use crate::server::store::read;
-use crate::server::store::status::JobStatus;
+use crate::server::store::status::{JobStatus, TestResult};
 use crate::server::store::tables::{archives, jobs, projects};
 use crate::server::time::Millis;
 use serde_json::Value;
@@ -70,6 +70,20 @@ fn compile(
         orbs: &options.orbs,
         default_resource_class: options.default_resource_class.as_deref(),
     })
+}
+
+/// Most variables of a project.
+pub const MOST_VARIABLES: usize = variables::MOST_PER_PROJECT;
+
+/// Checks a variable of a project; the error is a sentence for people that shows nothing of it.
+pub fn check_variable(name: &str, value: &str) -> Result<(), String> {
+    variables::check_name(name).map_err(|_| {
+        format!(
+            "what stands before `=` is not the name of a variable: that has letters, digits and `_`, does not start with a digit, and has at most {} characters",
+            variables::MOST_NAME_BYTES
+        )
+    })?;
+    variables::check_value(value)
 }
 
 /// The reason why a variable is not set.
@@ -136,11 +150,26 @@ impl Running {
         })
     }
 
+    /// The folder of output: a runner of this host may write it there, as files with the numbers of steps in a folder with
+    /// the id of the task.
+    pub fn output_folder(&self) -> PathBuf {
+        self.state.blobs.outputs.folder().to_owned()
+    }
+
+    /// The places of the failed tests of a job, in the order in which the API lists these: `file:line`, where a line is
+    /// known.
+    pub fn places_of_failed_tests(&self, job: &str) -> Result<Vec<Option<String>>, StoreError> {
+        self.state.store.read_blocking(|view| {
+            let ran_as = read::job(view, &job.into())?.map(|job| job.ran_as);
+            let tests = ran_as.map(|ran_as| read::tests(view, &ran_as)).transpose()?.unwrap_or_default();
+            let failed = tests.into_iter().filter(|test| test.result == TestResult::Failure);
+            Ok(failed.map(|test| test.place).collect())
+        })
+    }
+
     /// Sets a variable of the project `slug`: jobs have it in their environment, and its value is masked.
     pub fn set_variable(&self, slug: &str, name: &str, value: Secret) -> Result<(), SetError> {
-        variables::check_name(name)
-            .and_then(|()| variables::check_value(value.expose()))
-            .map_err(SetError::Refused)?;
+        check_variable(name, value.expose()).map_err(SetError::Refused)?;
         let (slug, name, sealer) = (slug.to_owned(), name.to_owned(), self.state.settings.sealer.clone());
         let set = self.state.store.write_blocking(move |tx| {
             let now = Millis::now();

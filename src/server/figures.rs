@@ -15,7 +15,7 @@ const TASK_ENDS: &[u64] =
 /// Figures of one start of the control plane: counters, which begin at 0 with it.
 #[derive(Debug)]
 pub struct Figures {
-    /// Calls.
+    /// Calls of every kind.
     pub requests: AtomicU64,
     /// Bytes of output of steps.
     pub output_bytes: AtomicU64,
@@ -86,7 +86,7 @@ impl Histogram {
         Self { ends, counts, sum_ms: AtomicU64::new(0) }
     }
 
-    /// Something took this long.
+    /// Counts one that took this long.
     pub fn note(&self, took: Duration) {
         let ms = took.as_millis() as u64;
         let class = self.ends.partition_point(|end| *end < ms);

@@ -3,11 +3,11 @@
 
 use crate::logging::record;
 use crate::protocol::limits::HEADER_BYTES;
-use crate::server::auth::Peer;
+use crate::server::auth::PeerAddress;
 use crate::server::certificate::Certificate;
-use crate::server::clients::{Admission, Connection, Connections, Limits, Proxies};
+use crate::server::clients::{AcceptedConnection, Admission, ConnectionLimits, Connections, Proxies};
 use crate::server::marked::Marked;
-use crate::server::patience::{self, Patience, Taken};
+use crate::server::patience::{self, Patience, PatientStream};
 use crate::server::state::Shared;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
@@ -89,7 +89,7 @@ impl Routers {
 
 /// Serves until the control plane stops.
 pub async fn serve(socket: TcpListener, tls: Option<Arc<Certificate>>, proxies: Proxies, state: Shared) {
-    let limits = Limits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
+    let limits = ConnectionLimits::of_files(getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX));
     let connections = Connections::new(limits);
     let routers = Routers::new(state.clone());
     let serving = Serving { routers, tls, proxies: Arc::new(proxies) };
@@ -137,7 +137,7 @@ pub async fn serve(socket: TcpListener, tls: Option<Arc<Certificate>>, proxies: 
 }
 
 /// A connection in its place among the others, once there is one. `None` when there will be none.
-async fn admitted(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Arc<Connection>> {
+async fn admitted(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Arc<AcceptedConnection>> {
     loop {
         match connections.accept(peer.ip(), Instant::now()) {
             Admission::In(connection) => return Some(connection),
@@ -148,7 +148,7 @@ async fn admitted(connections: &Arc<Connections>, peer: SocketAddr) -> Option<Ar
 }
 
 /// Returns when a connection that has shown no token makes no call for a while.
-async fn too_quiet(connection: &Connection) {
+async fn too_quiet(connection: &AcceptedConnection) {
     while connection.is_known() || connection.quiet(Instant::now()) < QUIET_OF_UNKNOWN {
         if connection.is_known() {
             // The HTTP library watches over it.
@@ -162,14 +162,14 @@ async fn too_quiet(connection: &Connection) {
 async fn converse(
     stream: Box<dyn Stream>,
     peer: SocketAddr,
-    connection: &Arc<Connection>,
+    connection: &Arc<AcceptedConnection>,
     serving: &Serving,
     watcher: Watcher,
 ) {
-    let stream = TokioIo::new(Marked::new(Taken::new(stream, Patience::USUAL)));
+    let stream = TokioIo::new(Marked::new(PatientStream::new(stream, Patience::USUAL)));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         let client = serving.proxies.client(peer, request.headers());
-        request.extensions_mut().insert(ConnectInfo(Peer(client)));
+        request.extensions_mut().insert(ConnectInfo(PeerAddress(client)));
         request.extensions_mut().insert(Arc::clone(connection));
         let router = serving.routers.of(request.uri().path());
         async move {

@@ -35,8 +35,8 @@ pub mod web;
 
 pub use command::{HELP, command};
 pub use data_folder::FolderError;
-pub use embedded::{NeverCame, Preview, SetError, preview};
-pub use live::watch::Told;
+pub use embedded::{MOST_VARIABLES, NeverCame, Preview, SetError, check_variable, preview};
+pub use live::watch::Notification;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
 

@@ -1,7 +1,7 @@
 //! How long a client may take: to send a body, and to take what it is sent. The head of a call, and the time between
 //! two calls, are the HTTP library's and [`listen`](super::listen)'s to watch.
 
-use crate::server::clients::{Busy, Connection};
+use crate::server::clients::{AcceptedConnection, BusyConnection};
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -44,14 +44,14 @@ type Line = Pin<Box<Sleep>>;
 
 /// A stream whose writes fail when the other side takes nothing for a while.
 #[derive(Debug)]
-pub(super) struct Taken<S> {
+pub(super) struct PatientStream<S> {
     inner: S,
     patience: Patience,
     /// Set while a write waits.
     stalled: Option<Line>,
 }
 
-impl<S> Taken<S> {
+impl<S> PatientStream<S> {
     /// Wraps a connection.
     pub(super) fn new(inner: S, patience: Patience) -> Self {
         Self { inner, patience, stalled: None }
@@ -69,7 +69,7 @@ impl<S> Taken<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Taken<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for PatientStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -90,7 +90,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Taken<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Taken<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for PatientStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -103,7 +103,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Taken<S> {
 /// A body that must come in time.
 struct Given {
     body: Body,
-    connection: Arc<Connection>,
+    connection: Arc<AcceptedConnection>,
     patience: Patience,
     began: Instant,
     /// When the piece that is waited for was asked for.
@@ -158,7 +158,7 @@ impl HttpBody for Given {
 /// An answer; the call is not over before it went out.
 struct Answered {
     body: Body,
-    _busy: Busy,
+    _busy: BusyConnection,
 }
 
 impl HttpBody for Answered {
@@ -183,7 +183,7 @@ impl HttpBody for Answered {
 
 /// Has a call answered, its body in time: else with 408, and the connection is closed.
 pub(super) async fn answer<F>(
-    connection: &Arc<Connection>,
+    connection: &Arc<AcceptedConnection>,
     patience: Patience,
     request: Request,
     next: impl FnOnce(Request) -> F,
@@ -214,11 +214,11 @@ where
 #[expect(clippy::unwrap_used, reason = "a test without its streams should fail loudly")]
 mod tests {
     use super::*;
-    use crate::server::clients::{Admission, Connections, Limits};
+    use crate::server::clients::{Admission, ConnectionLimits, Connections};
     use tokio::io::AsyncWriteExt;
 
-    fn connection() -> Arc<Connection> {
-        let all = Connections::new(Limits::of_files(1024));
+    fn connection() -> Arc<AcceptedConnection> {
+        let all = Connections::new(ConnectionLimits::of_files(1024));
         match all.accept(std::net::IpAddr::from([127, 0, 0, 1]), std::time::Instant::now()) {
             Admission::In(connection) => connection,
             other => unreachable!("{other:?}"),
@@ -245,7 +245,7 @@ mod tests {
     const SHORT: Duration = Duration::from_millis(100);
 
     /// Sees a handler that wants the whole body get an error at its time.
-    async fn is_cut(connection: &Arc<Connection>, patience: Patience, body: Body) {
+    async fn is_cut(connection: &Arc<AcceptedConnection>, patience: Patience, body: Body) {
         let began = Instant::now();
         let response = answer(connection, patience, Request::new(body), |request| async {
             assert!(axum::body::to_bytes(request.into_body(), usize::MAX).await.is_err());
@@ -264,7 +264,7 @@ mod tests {
         let often = Duration::from_millis(1);
         is_cut(&connection(), short(|p| &mut p.body_of_unknown), slow(often)).await;
         let known = connection();
-        known.set_known();
+        known.set_known(&1);
         is_cut(&known, short(|p| &mut p.body), slow(often)).await;
         is_cut(&known, short(|p| &mut p.piece), slow(Duration::from_secs(10_000))).await;
     }
@@ -272,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn who_takes_nothing_is_cut_off() {
         let (ours, _theirs) = tokio::io::duplex(16);
-        let error = Taken::new(ours, short(|p| &mut p.take)).write_all(&[0; 64]).await.unwrap_err();
+        let error = PatientStream::new(ours, short(|p| &mut p.take)).write_all(&[0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 

@@ -13,12 +13,12 @@ use crate::server::engine::commit::clock;
 use crate::server::ids::{ClassTokenId, PipelineId, ResourceClassId};
 use crate::server::listen;
 use crate::server::live::hub::Hub;
-use crate::server::live::watch::{self, Told};
+use crate::server::live::watch::{self, Notification};
 use crate::server::people;
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge;
 use crate::server::pipelines::repository::Mirrors;
-use crate::server::pipelines::types::{Created, Error as PipelineError, Trigger};
+use crate::server::pipelines::types::{CreatedPipeline, Error as PipelineError, Trigger};
 use crate::server::secrets::sealer::{self, KeyError};
 use crate::server::state::{Elsewhere, Keeping, Only, Routing, ServerSettings, Shared, State};
 use crate::server::store::tables::classes::{self, Class, ClassTokenRow};
@@ -212,7 +212,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         lease_seconds: 60,
         heartbeat_wait_seconds: 20,
         max_step_output_bytes: options.max_step_output_bytes,
-        max_artifact_bytes: 3 * 1024 * 1024 * 1024,
+        max_artifact_bytes: crate::protocol::limits::ARTIFACT_BYTES,
         only: options.only.clone(),
         keeping: options.keeping,
         orbs: options.orbs.clone(),
@@ -243,6 +243,7 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
         blobs,
         hub,
         installations: Default::default(),
+        paces: Default::default(),
         settings,
         sought: Default::default(),
         stopping: tokio::sync::watch::channel(false).0,
@@ -313,7 +314,7 @@ impl Running {
     }
 
     /// Creates a pipeline.
-    pub fn trigger(&self, trigger: Trigger) -> Result<Created, PipelineError> {
+    pub fn trigger(&self, trigger: Trigger) -> Result<CreatedPipeline, PipelineError> {
         self.runtime.block_on(create::create(&self.state, trigger))
     }
 
@@ -383,12 +384,12 @@ impl std::error::Error for KeepError {}
 /// A pipeline as it happens; see [`Running::watch`].
 pub struct Watcher {
     runtime: tokio::runtime::Handle,
-    events: tokio::sync::mpsc::Receiver<Told>,
+    events: tokio::sync::mpsc::Receiver<Notification>,
 }
 
 impl Watcher {
     /// Waits for the next event, up to `wait`. The error says that no more will come.
-    pub fn next(&mut self, wait: Duration) -> Result<Option<Told>, WatchEnded> {
+    pub fn next(&mut self, wait: Duration) -> Result<Option<Notification>, WatchEnded> {
         let next = async { tokio::time::timeout(wait, self.events.recv()).await };
         match self.runtime.block_on(next) {
             Ok(Some(told)) => Ok(Some(told)),
@@ -398,7 +399,7 @@ impl Watcher {
     }
 
     /// Takes the next event, if it is there already.
-    pub fn ready(&mut self) -> Option<Told> {
+    pub fn ready(&mut self) -> Option<Notification> {
         self.events.try_recv().ok()
     }
 }

@@ -8,6 +8,7 @@ use crate::server::ids::ProjectId;
 use crate::server::live::hub::Hub;
 use crate::server::pipelines::repository::Mirrors;
 use crate::server::secrets::app::Installations;
+use crate::server::secrets::pace::Paces;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::store::Store;
 use std::collections::{BTreeMap, HashMap};
@@ -28,6 +29,8 @@ pub struct State {
     pub hub: Arc<Hub>,
     /// Tokens that were got by GitHub Apps.
     pub installations: Installations,
+    /// How fast each token may be used at its forge.
+    pub paces: Paces,
     /// Settings, which the start decided for good.
     pub settings: ServerSettings,
     /// The part of a config that is still looked for.

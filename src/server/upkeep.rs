@@ -47,7 +47,7 @@ pub(super) fn command(args: &[OsString]) -> Option<Outcome> {
         _ => return None,
     };
     // A second logger (in tests) changes nothing.
-    let _ = crate::logging::init(&crate::logging::Options::default());
+    let _ = crate::logging::init(&crate::logging::LogOptions::default());
     Some(match parse(verb, rest) {
         Ok(Some(arguments)) => run(arguments),
         Ok(None) => print(HELP),

@@ -12,7 +12,7 @@ const MOST_OUTPUT: u64 = 64 * 1024;
 
 /// The end of a command that ended by itself: its exit code (`None` for a signal) and what it printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
+pub struct CommandEnd {
     /// Exit code; `None`: a signal.
     pub code: Option<i32>,
     /// Text on standard output.
@@ -22,13 +22,13 @@ pub struct Said {
 }
 
 /// Runs a command without input. One that takes longer is killed, which is an error of kind `TimedOut`.
-pub fn run(command: &mut Command, limit: Duration) -> io::Result<Said> {
+pub fn run(command: &mut Command, limit: Duration) -> io::Result<CommandEnd> {
     // An empty pipe: there are hosts without `/dev/null`.
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     drop(child.stdin.take());
     let code = wait(&mut child, limit)?;
-    Ok(Said { code, out: text(child.stdout.take()), err: text(child.stderr.take()) })
+    Ok(CommandEnd { code, out: text(child.stdout.take()), err: text(child.stderr.take()) })
 }
 
 /// Waits for the end of a child; one that takes longer is killed, which is an error of kind `TimedOut`.
@@ -62,7 +62,7 @@ mod tests {
     fn what_takes_too_long_is_ended_and_the_rest_is_heard() {
         let shell = |script: &str, limit| run(Command::new("/bin/sh").args(["-c", script]), limit);
         let said = shell("echo out; echo err >&2; exit 37", Duration::from_secs(300)).unwrap();
-        assert_eq!(said, Said { code: Some(37), out: "out".into(), err: "err".into() });
+        assert_eq!(said, CommandEnd { code: Some(37), out: "out".into(), err: "err".into() });
         let error = shell("exec sleep 600", Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         let left = shell("sleep 600 & echo $!", Duration::from_secs(300)).unwrap();

@@ -5,7 +5,7 @@ use crate::support::pki::{self, Authority};
 use crate::support::poll;
 use crate::support::runner::{Machine, Running, id_suffix, task_of};
 use runlet::protocol::limits::{CLAIM_BYTES, EVENT_BATCH_BYTES, EVENT_COMMAND_BYTES};
-use runlet::protocol::{Action, PROTOCOL_HEADER, Secret, Step, Task, Variable};
+use runlet::protocol::{PROTOCOL_HEADER, Secret, Step, StepAction, Task, Variable};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::{Value, json};
 use std::fs;
@@ -373,8 +373,8 @@ fn a_cancel_arrives_with_any_answer() {
 
 #[test]
 fn a_cancel_does_not_wait_for_an_upload_that_gets_no_answer() {
-    let artifact = Action::StoreArtifacts { path: "file".to_owned(), destination: None };
-    let cache = Action::SaveCache { key: "v1".to_owned(), paths: vec!["file".to_owned()] };
+    let artifact = StepAction::StoreArtifacts { path: "file".to_owned(), destination: None };
+    let cache = StepAction::SaveCache { key: "v1".to_owned(), paths: vec!["file".to_owned()] };
     for (id, action) in [("f-6", artifact), ("f-7", cache)] {
         let server = ControlPlane::start();
         server.answer("/caches/find", 200, r#"{"cache":null}"#);

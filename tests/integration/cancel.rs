@@ -4,7 +4,7 @@
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::runner::{Machine, task_of};
-use runlet::protocol::{Action, Step};
+use runlet::protocol::{Step, StepAction};
 
 #[test]
 fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost() {
@@ -72,9 +72,9 @@ fn a_cancelled_task_ends_although_its_finish_hangs() {
 
 #[test]
 fn a_cancelled_task_ends_although_an_upload_hangs_and_then_its_events_or_its_finish() {
-    let upload = |path: &str, action: fn(String) -> Action| (path.to_owned(), action);
-    let artifact: fn(String) -> Action = |path| Action::StoreArtifacts { path, destination: None };
-    let results: fn(String) -> Action = |path| Action::StoreTestResults { path };
+    let upload = |path: &str, action: fn(String) -> StepAction| (path.to_owned(), action);
+    let artifact: fn(String) -> StepAction = |path| StepAction::StoreArtifacts { path, destination: None };
+    let results: fn(String) -> StepAction = |path| StepAction::StoreTestResults { path };
     for (n, (hangs, action)) in
         [upload("/uploads", artifact), upload("/artifacts", artifact), upload("/test-results", results)]
             .into_iter()

@@ -181,6 +181,26 @@ fn downloads(bench: &Bench, url: &str) {
         let got = part(range, &more);
         assert_eq!((got.status, got.body.as_slice()), (status, body), "{range} {more}");
     }
+    for (known, is_it) in [
+        (tag.clone(), true),
+        (format!("\"other\", W/{tag}"), true),
+        ("*".to_owned(), true),
+        ("\"other\"".to_owned(), false),
+    ] {
+        let known = format!("If-None-Match: {known}");
+        for range in ["X: y", "Range: bytes=2-4"] {
+            let got = server.curl(path, &["-H", &token, "-H", &known, "-H", range]);
+            let status = if is_it {
+                304
+            } else if range == "X: y" {
+                200
+            } else {
+                206
+            };
+            assert_eq!((got.status, got.body.is_empty()), (status, is_it), "{known} {range}");
+            assert!(got.headers.contains(&tag), "{}", got.headers);
+        }
+    }
     assert!(part("bytes=2-4", "X: y").headers.contains("content-range: bytes 2-4/10"));
     let outside = part("bytes=10-", "X: y");
     assert!(outside.headers.contains("content-range: bytes */10"), "{}", outside.headers);
@@ -315,6 +335,19 @@ fn names_and_ids_are_known_in_every_form() {
         let message = got.json()["message"].as_str().unwrap().to_owned();
         assert!(
             got.status == 404 && message.contains("`one` stands where a number belongs"),
+            "{path}: {message}"
+        );
+    }
+    // Nor is one of more digits than any number has.
+    for (path, status) in [
+        ("/api/v2/project/gh/acme/hello/job/99999999999999999999", 404),
+        ("/api/v1.1/project/gh/acme/hello/99999999999999999999", 404),
+        ("/api/v1.1/project/gh/acme/hello?limit=99999999999999999999", 400),
+    ] {
+        let got = server.get(path);
+        let message = got.json()["message"].as_str().unwrap().to_owned();
+        assert!(
+            got.status == status && message.contains("as large as `99999999999999999999`"),
             "{path}: {message}"
         );
     }

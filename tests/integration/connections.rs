@@ -303,3 +303,56 @@ fn a_proxy_that_is_no_address_is_refused() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && text.contains("10.0.0.0/99"), "{text}");
 }
+
+/// Connections on which a call with this token was begun; those that are answered at once are idle then.
+fn known(address: SocketAddr, token: &str, count: usize, call: &str) -> Vec<TcpStream> {
+    let is_claim = call.starts_with("POST");
+    let begin = |number| {
+        let mut stream = TcpStream::connect(address).unwrap();
+        let head = format!("{call} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
+        // One that was closed in favour of others is no failure.
+        let _ = stream.write_all(head.as_bytes());
+        let body = format!(
+            r#"{{"name":"r-{number}","hostname":"h","version":"0","os":"linux","arch":"x86_64","nonce":"n-{number}"}}"#
+        );
+        let body = if is_claim { body.as_str() } else { "" };
+        let rest = format!("Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let _ = stream.write_all(rest.as_bytes());
+        stream
+    };
+    let mut crowd = Vec::new();
+    while crowd.len() < count {
+        // Fewer at once than there may be unknown ones.
+        let first = crowd.len();
+        crowd.extend((first..first + 15).map(begin));
+        for stream in crowd[first..].iter_mut().filter(|_| !is_claim) {
+            let _ = stream.read(&mut [0; 4096]);
+        }
+    }
+    crowd
+}
+
+#[test]
+fn no_holder_of_a_token_keeps_others_out() {
+    for (token_of, call) in [("person", "GET /api/v2/me"), ("class", "POST /api/v3/runner/claim?wait=600")] {
+        let mut server = with_files(128);
+        server.project();
+        let others = server.class_token("a/b");
+        let token = match token_of {
+            "person" => server.token.expose().to_owned(),
+            _ => server.class_token("a/greedy"),
+        };
+        // More than there is room for.
+        let crowd = known(address_of(&server), &token, 90, call);
+        // The connection of before was idle, and may have made room.
+        server.client = server.client.sibling().unwrap();
+        let _runner = server.runner("one", &others);
+        let client = server.client.sibling().unwrap();
+        let request =
+            Request { method: "GET", path: "/live", token: None, body: Body::Empty, timeout: ANSWER };
+        assert_eq!(client.send(&request).unwrap().status, 200, "{call}");
+        let pipeline = server.trigger(SMALL);
+        assert_eq!(server.ended(&pipeline)[0]["status"], "success", "{call}");
+        drop(crowd);
+    }
+}

@@ -188,6 +188,15 @@ fn an_artifact_is_kept_and_the_tree_taken_as_it_is() {
 }
 
 #[test]
+fn an_artifact_that_another_one_replaces_is_named() {
+    let step = |from: &str| format!("- store_artifacts: {{path: {from}/o, destination: o}}\n");
+    let made = "- run: mkdir a b c; echo 1 > a/o; echo 1 > b/o; echo 2 > c/o\n";
+    let ended = run_steps(&[made, &step("a"), &step("b"), &step("c")].concat()).exits(0);
+    let text = ended.says("warning: this `o`, of `").says("b/o`: the last file of a name is kept");
+    assert_eq!(text.text.matches("has replaced the one of").count(), 1, "equal files replace nothing");
+}
+
+#[test]
 fn test_results_are_read_and_do_not_fail_the_job() {
     let xml =
         "<testsuite><testcase name='a'/><testcase name='b'><failure>broken</failure></testcase></testsuite>";

@@ -276,3 +276,15 @@ fn a_repository_that_git_refuses_is_refused_with_its_advice_and_nothing_of_it_ru
     let (code, said) = exec(&[]);
     assert!(code == Some(0) && said.contains("word-is-two") && ran.exists(), "{code:?} {said}");
 }
+
+#[test]
+fn a_tree_of_many_files_goes_too() {
+    let folder = folder(&steps("- run: mkdir d; cd d; seq 1 2500 | xargs touch"));
+    let places = tempfile::tempdir().unwrap();
+    let output = command(folder.path(), &[]).env("TMPDIR", places.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    poll("the removal", || match fs::read_dir(places.path()).unwrap().count() {
+        0 => Ok(()),
+        left => Err(format!("{left} folders are left")),
+    });
+}

@@ -287,7 +287,7 @@ workflows:
             .says("far: cannot run here: it wants the orb `circleci/node@5`, which is not here")
             .says("around: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
             .says("reported: cannot run here: it wants the orb `codecov/codecov@5.2.1`, which is not here")
-            .says("after: it waits for `success` of `far`");
+            .says("after: it requires `success` of `far`");
     }
     exec(folder.path(), &["--job", "test"]).exits(0);
     let list = command(folder.path(), &["--list"]).output().unwrap();
@@ -351,14 +351,14 @@ fn variables_come_from_a_file_and_are_masked() {
     fs::write(&file, "# ours\nexport TOKEN=\"secret value\"\nOTHER=two\n").unwrap();
     let file = file.display().to_string();
     exec(folder.path(), &["--env-file", &file]).exits(0).says("<****>").never_says("secret value");
-    fs::write(folder.path().join("vars.env"), "TOKEN=x\nno variable\n").unwrap();
-    exec(folder.path(), &["--env-file", &file])
+    fs::write(folder.path().join("vars.env"), "TOKEN=x\nno variable\nNO-NAME=y\n").unwrap();
+    exec(folder.path(), &["--env-file", &file, "--env-file", "/no/such"])
         .exits(2)
-        .says("line 2: expected NAME=VALUE")
-        .never_says("no variable");
-    exec(folder.path(), &["--env-file", "/no/such"])
-        .exits(2)
-        .says("failed to read the variables in `/no/such`");
+        .says(&format!("{file}:2: expected NAME=VALUE"))
+        .says(&format!("{file}:3: what stands before `=` is not the name of a variable"))
+        .says("failed to read the variables in `/no/such`")
+        .never_says("no variable")
+        .never_says("NO-NAME");
 }
 
 #[test]
@@ -381,7 +381,7 @@ fn caches_are_kept_for_the_next_run() {
 
 #[test]
 fn the_end_says_once_more_what_failed() {
-    let xml = "<testsuite><testcase classname='C' name='t' file='t_c.py'><failure message='one'>two</failure></testcase></testsuite>";
+    let xml = "<testsuite><testcase classname='C' name='t' file='t_c.py' line='7'><failure message='one'>two</failure></testcase></testsuite>";
     let folder = folder(&steps(&format!(
         "- run: echo \"{xml}\" > r.xml\n- store_test_results: {{path: r.xml}}\n- run: {{name: count, command: seq 1 50; exit 3}}"
     )));
@@ -389,7 +389,10 @@ fn the_end_says_once_more_what_failed() {
     let end = &ran.text[ran.text.rfind("= failed").unwrap()..];
     assert!(end.contains("build: `count` failed with exit code 3\n    32\n"), "{end}");
     assert!(end.contains("    50\n") && !end.contains("    31\n"), "{end}");
-    assert!(end.contains("failed test in build: t_c.py C t: "), "{end}");
+    assert!(end.contains("failed test in build: t_c.py:7 C t: "), "{end}");
+    // Files of results are as the API has them.
+    let kept = fs::read_to_string(folder.path().join(".runlet/test-results/build.ndjson")).unwrap();
+    assert!(kept.contains("\"file\":\"t_c.py\"") && !kept.contains("t_c.py:7"), "{kept}");
 }
 
 /// A script in a clone whose origin has another branch, a tag, and a submodule beside itself.

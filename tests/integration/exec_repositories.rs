@@ -203,3 +203,60 @@ fn a_list_does_not_look_at_the_files() {
     exec(folder.path(), &[]).exits(0);
     assert!(folder.path().join(".git/filter-ran.yes").exists());
 }
+
+#[test]
+fn files_of_a_filter_that_only_the_repository_has_come_as_they_are() {
+    let folder = repository("cat x.key y.key\ngit status --porcelain");
+    git(folder.path(), "config filter.crypt.clean rev");
+    git(folder.path(), "config filter.crypt.smudge rev");
+    git(folder.path(), "config filter.crypt.required true");
+    fs::write(folder.path().join(".gitattributes"), "*.key filter=crypt\n").unwrap();
+    fs::write(folder.path().join("x.key"), "word-is-one\n").unwrap();
+    git(folder.path(), "add .");
+    git(folder.path(), "commit -qm keys");
+    fs::write(folder.path().join("y.key"), "word-is-two\n").unwrap();
+    assert_eq!(git(folder.path(), "cat-file blob HEAD:x.key"), "eno-si-drow");
+    let before = state(folder.path());
+    exec(folder.path(), &[]).exits(0).says("word-is-one\nword-is-two\n  ok");
+    assert!(state(folder.path()) == before, "the repository must not change");
+}
+
+#[test]
+fn a_bare_repository_is_named_as_such() {
+    let place = tempfile::tempdir().unwrap();
+    let config = place.path().join("config.yml");
+    fs::write(&config, steps("- run: never")).unwrap();
+    git(place.path(), "init -q --bare x.git");
+    // A folder with worktrees beside what they share.
+    fs::create_dir(place.path().join("y")).unwrap();
+    git(place.path(), "init -q --bare y/.bare");
+    fs::write(place.path().join("y/.git"), "gitdir: ./.bare\n").unwrap();
+    for name in ["x.git", "x.git/refs", "y"] {
+        for args in [&[][..], &["--config", config.to_str().unwrap()], &["--list"]] {
+            exec(&place.path().join(name), args)
+                .exits(2)
+                .says("is in a bare repository, which has no working tree")
+                .never_says("failed to");
+        }
+    }
+}
+
+#[test]
+fn a_merge_with_conflicts_is_named_and_runs_as_the_files_are() {
+    let folder = repository("cat a");
+    git(folder.path(), "checkout -qb topic");
+    for (branch, text) in [("topic", "theirs\n"), ("main", "ours\n")] {
+        git(folder.path(), &format!("checkout -q {branch}"));
+        fs::write(folder.path().join("a"), text).unwrap();
+        git(folder.path(), &format!("commit -qam {branch}"));
+    }
+    let merged =
+        Command::new("git").current_dir(folder.path()).args(["merge", "-q", "topic"]).output().unwrap();
+    assert!(!merged.status.success());
+    let before = state(folder.path());
+    exec(folder.path(), &[])
+        .exits(0)
+        .says("note: a merge is not finished here, with conflicts in `a`: jobs get the files as they are now")
+        .says("<<<<<<< HEAD\nours\n=======\ntheirs\n>>>>>>> topic\n");
+    assert!(state(folder.path()) == before, "the repository must not change");
+}

@@ -13,7 +13,7 @@ struct AtTerminal {
     child: Child,
     /// The side of the terminal at which the person sits.
     person: File,
-    /// What the person has seen.
+    /// The text that the person has seen.
     seen: String,
 }
 

@@ -41,17 +41,20 @@ impl Fake {
     pub(crate) fn start(answer: impl Fn(&Call) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, calls) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Call>>>::default());
-        let kept = Arc::clone(&calls);
+        let (kept, answer) = (Arc::clone(&calls), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let Some(call) = read(&stream) else { continue };
-                let (status, headers, body) = answer(&call);
-                kept.lock().unwrap().push(call);
-                let length = body.len();
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
-                );
-                let _ = (&stream).write_all(format!("{head}{body}").as_bytes());
+                let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
+                std::thread::spawn(move || {
+                    let Some(call) = read(&stream) else { return };
+                    let (status, headers, body) = answer(&call);
+                    kept.lock().unwrap().push(call);
+                    let length = body.len();
+                    let head = format!(
+                        "HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+                    );
+                    let _ = (&stream).write_all(format!("{head}{body}").as_bytes());
+                });
             }
         });
         Self { address, calls }

@@ -1,4 +1,4 @@
-//! What must harm nothing else: a change that is damaged in the database, floods of deliveries that nobody signed, a token
+//! Events that must harm nothing else: a change that is damaged in the database, floods of deliveries that nobody signed, a token
 //! that is set while the one before it is refused, schedules of a control plane that is killed.
 
 use crate::forge::{NONE, signed};
@@ -52,7 +52,7 @@ fn a_change_that_is_damaged_ends_alone_and_comes_again_when_it_is_sent_again() {
     let damage = "UPDATE forge_events SET event = '{\"kind\":' WHERE key LIKE 'refs/heads/b %';
         UPDATE forge_events SET not_before_ms = 0";
     server.database().execute_batch(damage).unwrap();
-    // What comes next wakes those that wait.
+    // The next change wakes those that wait.
     assert_eq!(hook.push("d", "refs/heads/main", NONE, &commit).status, 202);
     let items = server.worked_off();
     let of = |id: &str| {
@@ -244,4 +244,43 @@ fn schedules_run_each_time_once_over_kills() {
         all.iter().filter(|(_, state)| state == "started").count(),
         "one pipeline for each time"
     );
+}
+
+#[test]
+fn a_schedule_that_is_damaged_is_named_and_hides_no_other() {
+    let server = Server::start();
+    server.project();
+    let schedules = format!("{PROJECT}/schedule");
+    let made = |name: &str| {
+        let body = json!({ "name": name, "attribution-actor": "system", "parameters": { "branch": "main" },
+            "timetable": { "per-hour": 1, "hours-of-day": [8], "days-of-week": ["MON"] } });
+        let (status, made) = server.answer("POST", &schedules, Some(body));
+        assert_eq!(status, 201, "{made}");
+        made["id"].as_str().unwrap().to_owned()
+    };
+    let (first, table, time) = (made("first"), made("table"), made("time"));
+    let damage = format!(
+        "UPDATE schedules SET timetable = '{{' WHERE id = '{table}'; UPDATE schedules SET last_ms = -1 WHERE id = '{time}'"
+    );
+    server.database().execute_batch(&damage).unwrap();
+    let listed = server.call("GET", &schedules, None);
+    let ids: Vec<_> = listed["items"].as_array().unwrap().iter().map(|item| item["id"].clone()).collect();
+    assert_eq!(ids, [json!(first)], "{listed}");
+    let damaged = listed["damaged"].as_array().unwrap();
+    let names: Vec<_> = damaged.iter().map(|one| (&one["id"], &one["name"])).collect();
+    assert_eq!(names, [(&json!(table), &json!("table")), (&json!(time), &json!("time"))], "{listed}");
+    assert!(damaged[0]["message"].as_str().unwrap().contains("delete it and make it anew"), "{listed}");
+    let path = |id: &str| format!("/api/v2/schedule/{id}");
+    for (method, body) in [("GET", None), ("PATCH", Some(json!({ "name": "n" })))] {
+        let (status, answer) = server.answer(method, &path(&table), body);
+        assert!(status == 409 && answer["message"].as_str().unwrap().contains(&table), "{status} {answer}");
+    }
+    assert_eq!(server.call("GET", &path(&first), None)["name"], "first");
+    // Others are made, those that are damaged are counted and deleted.
+    let another = made("another");
+    for id in [&table, &time, &another] {
+        assert_eq!(server.call("DELETE", &path(id), None)["message"], "Schedule deleted.");
+    }
+    let listed = server.call("GET", &schedules, None);
+    assert_eq!((listed["items"].as_array().unwrap().len(), &listed["damaged"]), (1, &json!([])), "{listed}");
 }

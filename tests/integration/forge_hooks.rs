@@ -198,7 +198,11 @@ fn a_token_that_may_not_make_webhooks_is_told_of_with_the_right_that_is_missing(
     );
     assert!(failed.contains("its webhook is not set"), "{failed}");
     kept.lock().unwrap().refuses = None;
-    assert!(server.set_hook(json!({})).0);
+    // The one that was refused for its number of calls has to wait; another one has not.
+    let (is_set, _, answer) = server.set_hook(json!({}));
+    assert!(!is_set, "{answer}");
+    let (is_set, _, answer) = server.set_hook(json!({ "token": "another" }));
+    assert!(is_set, "{answer}");
 }
 
 /// The headers of a delivery that GitLab signs now.

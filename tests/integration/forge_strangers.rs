@@ -1,4 +1,4 @@
-//! What goes wrong between people, forges and projects: tokens that are refused and set anew, branches of odd names or
+//! Faults between people, forges and projects: tokens that are refused and set anew, branches of odd names or
 //! without commits, authors who would approve their own changes, and what is said of deliveries that are not taken.
 
 use crate::forge::{Answer, Connected, NONE, pull, push, signed};
@@ -115,7 +115,7 @@ fn what_waits_for_a_token_is_told_once_it_is_set_anew() {
             Err(shown.to_string())
         }
     });
-    // Whoever only looks is told, and changes nothing; and neither does a restart.
+    // A mere look is told, and changes nothing; and neither does a restart.
     let said = server.admin(&["project", "connect", "gh/acme/hello"], "");
     assert!(said.contains("the token is not used any more") && said.contains("403"), "{said}");
     assert!(shown(&server)["token_message"].is_string());

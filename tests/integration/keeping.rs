@@ -1,4 +1,4 @@
-//! What goes while a control plane is in use: artifacts beyond a quota, and thousands of old rows.
+//! Data that goes while a control plane is in use: artifacts beyond a quota, and thousands of old rows.
 
 use crate::server::{ANSWER, Server};
 use crate::storage::faults;
@@ -81,7 +81,7 @@ fn beyond_its_quota_a_project_loses_the_artifact_that_was_read_longest_ago() {
         let left = artifacts(&server, &job);
         if left.len() < 3 { Ok(()) } else { Err(format!("{left:?}")) }
     });
-    // What a pass leaves is what the one after it finds.
+    // A pass finds the rows that the one before it left.
     change_and_start(&mut server, &quotas, |_| {});
     assert_eq!(artifacts(&server, &job).keys().collect::<Vec<_>>(), ["first", "third"]);
     assert_eq!(artifacts(&server, &free).len(), 3);
@@ -140,7 +140,7 @@ fn age_and_multiply(database: &Connection) {
     multiply(database, "jobs", ALL, &[&of_job[..], &times].concat());
     let sql = format!(
         "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {TESTS})
-         INSERT INTO test_results SELECT NULL, j.id, 't', 't.xml', 'test ' || n, '', NULL, '', 'success', 1, ''
+         INSERT INTO test_results SELECT NULL, j.id, 't', 't.xml', 'test ' || n, '', NULL, '', 'success', 1, '', NULL
          FROM jobs j, numbers WHERE j.number >= 100000"
     );
     assert_eq!(database.execute(&sql, []).unwrap(), (ALL * TESTS) as usize);

@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use std::fs;
 use std::process::Command;
 
-/// Reads its task, says that it has begun, leaves what it was given and ends well.
-const GOOD: &str = r#"cat > "$DIR/input"; echo '{"runlet_task":"begun"}'; echo "$@" > "$DIR/argv"; env > "$DIR/env"; echo $$ > "$DIR/pid"; exit 0"#;
+/// Reads its task, says that it has begun and how it has ended, and leaves what it was given.
+const GOOD: &str = r#"cat > "$DIR/input"; echo '{"runlet_task":"begun"}'; echo "$@" > "$DIR/argv"; env > "$DIR/env"; echo $$ > "$DIR/pid"; echo '{"runlet_task":"ended","message":"success"}'; exit 0"#;
 
 /// Reads its task, says that it has begun, and ends well once `$DIR/go` exists.
-const PATIENT: &str = r#"cat > /dev/null; echo '{"runlet_task":"begun"}'; echo $$ > "$DIR/pid"; while ! test -e "$DIR/go"; do sleep 0.05; done; exit 0"#;
+const PATIENT: &str = r#"cat > /dev/null; echo '{"runlet_task":"begun"}'; echo $$ > "$DIR/pid"; while ! test -e "$DIR/go"; do sleep 0.05; done; echo '{"runlet_task":"ended","message":"success"}'; exit 0"#;
 
 /// Waits for the end of a process: one that was killed is gone only when the kernel comes to it.
 fn wait_gone(pid: &str) {
@@ -215,7 +215,7 @@ fn what_a_killed_task_agent_leaves_behind_is_killed_and_named() {
     assert_eq!(runner.wait(), Some(0));
     wait_gone(&runner.wait_file("child"));
     assert!(runner.log().contains("killed a process that the task left behind: pid "), "{}", runner.log());
-    assert!(runner.log().contains("(sleep 1001)"), "{}", runner.log());
+    assert!(runner.log().contains("(sleep)"), "{}", runner.log());
     let escaped = runner.wait_file("escaped");
     if emulated() {
         // qemu-user refuses PR_SET_CHILD_SUBREAPER, so what left its session and its environment behind
@@ -223,7 +223,7 @@ fn what_a_killed_task_agent_leaves_behind_is_killed_and_named() {
         let _ = kill_process(Pid::from_raw(escaped.parse().unwrap()).unwrap(), Signal::KILL);
     } else {
         wait_gone(&escaped);
-        assert!(runner.log().contains("(sleep 1002)"), "{}", runner.log());
+        assert!(runner.log().matches("(sleep)").count() > 1, "{}", runner.log());
     }
     let message = server.wait_for("/tasks/h-1/lost").json()["message"].to_string();
     assert!(message.contains("the task agent died (signal 9)"), "{message}");

@@ -39,7 +39,7 @@ mod pods;
 // The fake cluster, held to what a real one said.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod recorded;
-// What a container runner costs, by hand.
+// The cost of a container runner, by hand.
 #[cfg(all(feature = "server", feature = "kubernetes"))]
 mod pods_bench;
 // Images, clusters and classes that make it hard for the container runner.
@@ -54,6 +54,10 @@ mod pods_faults;
 mod config_limits;
 // The beginning of a task, its fence, and what is delivered late.
 mod beginning;
+// Answers of something in between, and refusals in the middle of a task.
+mod between;
+// Prefixes that end before their task agent.
+mod prefixes;
 // A cancel while output hangs.
 mod cancel;
 // `runlet exec`: the whole road.
@@ -95,7 +99,22 @@ mod forge_strangers;
 // Webhooks that are made at a forge, and secrets that it has made.
 #[cfg(feature = "server")]
 mod forge_hooks;
-// What must harm nothing else of what comes from forges and goes to them.
+// Pushes of the same commits, again and again.
+#[cfg(feature = "server")]
+mod forge_pushes;
+// What every forge is promised.
+#[cfg(feature = "server")]
+mod forge_promises;
+// Tokens of organisations for their forge.
+#[cfg(feature = "server")]
+mod forge_tokens;
+// Requests of a forge to whoever calls it.
+#[cfg(feature = "server")]
+mod forge_paces;
+// Mistakes that are refused at once, and what is no reason to.
+#[cfg(feature = "server")]
+mod forge_refusals;
+// Events from forges, and calls to them, that must harm nothing else.
 #[cfg(feature = "server")]
 mod forge_harm;
 // GitHub Apps: words that are signed, tokens that are got by them, and what goes by these.

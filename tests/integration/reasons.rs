@@ -57,7 +57,7 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
         ("container", "failed", "it wants containers (`cimg/go:1.25`) of the hosted service"),
         ("nowhere", "failed", "there is no such class here"),
         ("secret", "unauthorized", "`missing`"),
-        ("after", "not_run", "it waits for `success` of `container`, which ended as `failed`"),
+        ("after", "not_run", "it requires `success` of `container`, which ended as `failed`"),
     ] {
         assert_eq!(status(name), ended);
         let number = job(&server, &pipeline, name)["job_number"].as_i64().unwrap();
@@ -68,7 +68,7 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
     numbers.sort();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
     let ask = job(&server, &pipeline, "ask");
-    assert_eq!(ask["messages"][0]["message"], "it waits for `success` of `after`, which ended as `not_run`");
+    assert_eq!(ask["messages"][0]["message"], "it requires `success` of `after`, which ended as `not_run`");
     let told = everywhere(&server, job(&server, &pipeline, "container")["job_number"].as_i64().unwrap());
     assert!(told[0]["fail_reason"].as_str().unwrap().contains("no runner can take this job"));
     assert_eq!(told[1]["executor"]["type"], "docker");
@@ -76,9 +76,52 @@ workflows: {w: {jobs: [here, container, nowhere, secret: {context: missing}, aft
     let row = |name: &str| table.lines().find(|line| line.contains(&format!(" {name} "))).unwrap();
     assert!(row("container").contains("no runner can take this job: it wants containers"), "{table}");
     assert!(
-        row("after").contains("it waits for `success` of `container`, which ended as `failed`"),
+        row("after").contains("it requires `success` of `container`, which ended as `failed`"),
         "{table}"
     );
+}
+
+#[test]
+fn a_job_that_is_cancelled_before_it_is_queued_has_a_number() {
+    let server = Server::start();
+    server.project();
+    server.class_token("a/b");
+    let pipeline = server.trigger(
+        "version: 2.1
+jobs:
+  one: {machine: true, resource_class: a/b, steps: [run: never]}
+workflows:
+  first: {jobs: [one: {name: first, serial-group: k}]}
+  w: {jobs: [one, one: {name: serial, serial-group: k}, ask: {type: approval}, one: {name: after, requires: [ask]}]}
+",
+    );
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);
+    let items = workflows["items"].as_array().unwrap();
+    let id = items.iter().find(|found| found["name"] == "w").unwrap()["id"].as_str().unwrap();
+    server.call("POST", &format!("/api/v2/workflow/{id}/cancel"), None);
+    let jobs = server.call("GET", &format!("/api/v2/workflow/{id}/job"), None);
+    let jobs = jobs["items"].as_array().unwrap();
+    assert_eq!(jobs.len(), 4);
+    let mut numbers = Vec::new();
+    for job in jobs {
+        assert_eq!(job["status"], "canceled", "{job}");
+        let Some(number) = job["job_number"].as_i64() else {
+            assert_eq!(job["type"], "approval", "{job}");
+            continue;
+        };
+        numbers.push(number);
+        let [v1, v2, v3] = everywhere(&server, number);
+        assert_eq!(
+            (&v1["status"], &v2["status"], &v3["outcome"]),
+            (&"canceled".into(), &"canceled".into(), &"canceled".into())
+        );
+    }
+    numbers.sort();
+    let builds = server.call("GET", "/api/v1.1/project/gh/acme/hello?filter=completed", None);
+    let mut listed: Vec<i64> =
+        builds.as_array().unwrap().iter().map(|build| build["build_num"].as_i64().unwrap()).collect();
+    listed.sort();
+    assert_eq!((numbers.len(), listed), (3, numbers));
 }
 
 #[test]

@@ -14,9 +14,14 @@ pub(crate) struct Work(PathBuf);
 
 impl Work {
     pub(crate) fn new(folder: &Path) -> Self {
+        Self::with(folder, &[])
+    }
+
+    /// One that is made with these arguments.
+    pub(crate) fn with(folder: &Path, args: &[&str]) -> Self {
         let work = Self(folder.join("repositories/work"));
         std::fs::create_dir_all(&work.0).unwrap();
-        work.git(&["init", "--quiet", "-b", "main"]);
+        work.git(&[&["init", "--quiet", "-b", "main"], args].concat());
         work
     }
 
@@ -232,16 +237,24 @@ impl Server {
     /// the steps said.
     fn checked_out(&self, branch: &str, directory: &str, path: &str, script: &str, status: &str) -> String {
         let steps = json!([{ "checkout": { "path": path } }, { "run": script }]);
+        self.said_by_steps(branch, directory, steps, status).concat()
+    }
+
+    /// Runs steps in `directory` and expects the job to end as `status`; returns what each said, up to the first that
+    /// fails there.
+    fn said_by_steps(&self, branch: &str, directory: &str, steps: Value, status: &str) -> Vec<String> {
+        let steps_before_failure = if status == "success" { steps.as_array().unwrap().len() } else { 1 };
         let pipeline = self.trigger_look(branch, directory, steps);
         let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
         let id = job["id"].as_str().unwrap();
-        let said = |step: u32| {
+        let said = |step: usize| {
             let path =
                 format!("/api/v3/jobs/{id}/stdout?filter%5Bexecution%5D=0&filter%5Bstep_num%5D={step}");
             String::from_utf8_lossy(&self.text(&path)).into_owned()
         };
-        let said = format!("{}{}", said(1), if status == "success" { said(2) } else { String::new() });
-        assert_eq!(job["status"], status, "{said}");
+        let count = if job["status"] == status { steps_before_failure } else { 1 };
+        let said: Vec<String> = (1..=count).map(said).collect();
+        assert_eq!(job["status"], status, "{job} {said:?}");
         said
     }
 }
@@ -381,6 +394,68 @@ fn settings_and_branches_of_earlier_jobs_have_no_say() {
     );
     let said = String::from_utf8_lossy(&server.text(&path)).into_owned();
     assert!(job["status"] == "failed" && said.contains("unable to connect"), "{job} {said}");
+}
+
+#[test]
+fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.write("a/x.txt", "one\n");
+    work.write("b/x.txt", "two\n");
+    work.commit("main", "first");
+    work.commit("main", "second");
+    server.register(&work.url());
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let place = server.folder.path().join("place");
+    let directory = place.display().to_string();
+    let left = |script: &str| {
+        let left = Command::new("sh").args(["-ec", script]).current_dir(&place).status().unwrap();
+        assert!(left.success(), "{script}");
+    };
+    let look = "cat a/x.txt b/x.txt; git config --local user.name || echo nobody; touch new; git status --short; \
+        rm new; git log --format=%s";
+    let all = |name: &str| format!("one\ntwo\n{name}\n?? new\nsecond\nfirst\n");
+    // What was there can be looked at until the checkout.
+    let own = json!([{ "run": "git log -1 --format=%s; git remote get-url origin; git config user.name CI" },
+        "checkout", { "run": look }]);
+    server.checked_out("main", &directory, ".", "true", "success");
+    for script in [
+        "git sparse-checkout set b",
+        "git config extensions.worktreeConfig true; git config --worktree core.sparseCheckout true; echo /b/ > .git/info/sparse-checkout",
+        "echo '*.txt filter=evil' > .git/info/attributes; git config filter.evil.smudge 'sed s/^/EVIL/'; rm a/x.txt",
+        "echo '*' > .git/info/exclude",
+        "git rev-parse HEAD > .git/info/grafts",
+        "git config core.worktree /nowhere",
+        "git config core.bare true",
+        "git config status.showUntrackedFiles no",
+        "echo garbage > .git/config",
+    ] {
+        left(script);
+        let said = server.said_by_steps("main", &directory, own.clone(), "success");
+        assert_eq!(said[0], format!("second\n{}\n", work.url()), "{script}");
+        assert!(said[2].ends_with(&all("CI")), "{script}\n{said:?}");
+        assert!(!said.concat().contains("garbage"), "{script}\n{said:?}");
+    }
+
+    // What is the job's own counts, wherever it checks out.
+    left("git sparse-checkout set a");
+    let sparse = json!([{ "run": "git sparse-checkout set b" }, "checkout", { "run": "ls" }]);
+    let said = server.said_by_steps("main", &directory, sparse, "success");
+    assert!(said[2].ends_with("b\n") && !said[2].contains("a\nb"), "{said:?}");
+    // But for settings that cannot be read, which are none.
+    let damage = json!([{ "run": "echo garbage > .git/config" }, "checkout", { "run": look }]);
+    let said = server.said_by_steps("main", &directory, damage, "success");
+    assert!(said[2].ends_with(&all("nobody")) && !said.concat().contains("garbage"), "{said:?}");
+
+    // A repository that comes out of an archive is as one that was left.
+    left("git sparse-checkout set b");
+    let fresh = server.folder.path().join("fresh").display().to_string();
+    let unpack = format!("cp -a '{directory}/.git' .");
+    let steps = json!([{ "run": unpack }, { "run": "git config user.name CI" }, "checkout", { "run": look }]);
+    let said = server.said_by_steps("main", &fresh, steps, "success");
+    assert!(said[3].ends_with(&all("CI")), "{said:?}");
 }
 
 /// A `git daemon`. Ends with the value, and what `git` started for it.

@@ -12,7 +12,7 @@ use std::process::Command;
 
 /// Reads its task and ends well once `$DIR/go` exists.
 const PATIENT: &str = r#"cat > /dev/null; echo '{"runlet_task":"begun"}'; env > "$DIR/env"; echo $$ > "$DIR/pid"
-    while ! test -e "$DIR/go"; do sleep 0.05; done; exit 0"#;
+    while ! test -e "$DIR/go"; do sleep 0.05; done; echo '{"runlet_task":"ended","message":"success"}'; exit 0"#;
 
 /// The listening end of `NOTIFY_SOCKET`.
 struct Manager {

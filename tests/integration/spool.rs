@@ -5,7 +5,7 @@ use crate::hostile::{has_namespaces, inside, machine};
 use crate::support::control_plane::ControlPlane;
 use crate::support::poll;
 use crate::support::runner::{Machine, Running, task_of};
-use runlet::protocol::{Action, Task, When};
+use runlet::protocol::{StepAction, Task, When};
 use std::fs;
 use std::path::PathBuf;
 
@@ -237,7 +237,7 @@ fn a_report_for_which_the_host_has_no_room_is_no_success() {
     let full = "echo '<testsuite/>' > t.xml; ln -s /dev/full \"$(dirname \"$BASH_ENV\")/report\"";
     let mut task = task_of("s-12", &[full]);
     let mut store = task.job.steps[0].clone();
-    store.action = Action::StoreTestResults { path: "t.xml".to_owned() };
+    store.action = StepAction::StoreTestResults { path: "t.xml".to_owned() };
     task.job.steps.push(store);
     server.offer(&task);
     let mut runner = Machine::new(&server.url()).setting("mode", "single-task").start();
@@ -250,8 +250,8 @@ fn a_report_for_which_the_host_has_no_room_is_no_success() {
 #[test]
 fn an_archive_for_which_the_host_has_no_room_is_no_fault_of_the_job() {
     let key = "v1".to_owned();
-    let save = Action::SaveCache { key, paths: vec!["out".to_owned()] };
-    let persist = Action::PersistToWorkspace { root: ".".to_owned(), paths: vec!["out".to_owned()] };
+    let save = StepAction::SaveCache { key, paths: vec!["out".to_owned()] };
+    let persist = StepAction::PersistToWorkspace { root: ".".to_owned(), paths: vec!["out".to_owned()] };
     for (id, action) in [("s-13", save), ("s-14", persist)] {
         let server = ControlPlane::start();
         let mut task = task_of(id, &["seq 1 9 > out; ln -s /dev/full \"$(dirname \"$BASH_ENV\")/archive\""]);

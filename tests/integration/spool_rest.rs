@@ -1,4 +1,4 @@
-//! What a task agent that was killed has left: its runner, or the next one, sends it before the task is reported lost.
+//! Remains of a task agent that was killed: its runner, or the next one, sends it before the task is reported lost.
 //! Against a fake control plane, and one real one.
 
 use crate::spool::{numbers, spools};

@@ -3,7 +3,7 @@
 
 use crate::agent::machine;
 use crate::agent::settings::Settings;
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::json;
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer, ProbeInput};
 use crate::system::command;
@@ -23,7 +23,12 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
         Ok(program) => program,
         Err(error) => {
             let text = format!("this program cannot be found: {error}");
-            return found.add("job", Level::Skipped, text, "mount /proc, or call the program by its path");
+            return found.add(
+                "job",
+                FindingLevel::Skipped,
+                text,
+                "mount /proc, or call the program by its path",
+            );
         }
     };
     let mut command = machine::agent_command(settings, &program);
@@ -41,7 +46,7 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
         Err(error) => {
             let first = command.get_program().to_string_lossy();
             let text = format!("`{first}` cannot be started: {error}");
-            found.add(id, Level::Fail, text, "install it, or correct runner.command_prefix");
+            found.add(id, FindingLevel::Fail, text, "install it, or correct runner.command_prefix");
         }
     }
 }
@@ -62,7 +67,7 @@ fn examine(settings: &Settings, child: &mut Child, id: &str, found: &mut Finding
         let ended = command::wait(child, END);
         let said = command::text(child.stderr.take());
         let (text, advice) = silent(line, ended, &said);
-        return found.add(id, Level::Fail, text, advice);
+        return found.add(id, FindingLevel::Fail, text, advice);
     };
     found.0.extend(answer.runlet_probe);
     if let Some(pid) = Pid::from_raw(child.id() as i32) {
@@ -90,7 +95,7 @@ fn examine(settings: &Settings, child: &mut Child, id: &str, found: &mut Finding
             "the prefix must pass signals on: begin its last command with `exec`, or use `sudo`",
         ),
     };
-    found.add(id, Level::Fail, text, advice);
+    found.add(id, FindingLevel::Fail, text, advice);
 }
 
 /// Explains that no look was made.

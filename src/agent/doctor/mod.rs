@@ -11,7 +11,7 @@ mod unit;
 
 use crate::agent::settings::{self, Settings};
 use crate::outcome::{Failure, Outcome, exit, print};
-use crate::protocol::finding::{Finding, Findings, Level};
+use crate::protocol::finding::{Finding, FindingLevel, Findings};
 use lexopt::Arg::{Long, Short};
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -51,7 +51,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
             for line in wrong.lines().filter(|line| !line.ends_with("settings are wrong:")) {
                 found.add(
                     "settings",
-                    Level::Fail,
+                    FindingLevel::Fail,
                     line.trim(),
                     "correct it; docs/runner.md lists all settings",
                 );
@@ -60,10 +60,10 @@ pub fn command(args: Vec<OsString>) -> Outcome {
         }
         Ok(settings) => {
             examine(&settings, unit.as_deref(), &mut found);
-            if found.worst() == Level::Fail { exit::FAILED } else { exit::OK }
+            if found.worst() == FindingLevel::Fail { exit::FAILED } else { exit::OK }
         }
     };
-    print(&if json { as_json(&found) } else { as_text(&found, Level::Ok) })?;
+    print(&if json { as_json(&found) } else { as_text(&found, FindingLevel::Ok) })?;
     Ok(code)
 }
 
@@ -72,8 +72,8 @@ pub fn check(file: Option<&Path>) -> Outcome {
     let settings = settings::load(file).map_err(Failure::usage)?;
     let mut found = Findings::default();
     examine(&settings, None, &mut found);
-    print(&as_text(&found, Level::Warn))?;
-    if found.worst() == Level::Fail {
+    print(&as_text(&found, FindingLevel::Warn))?;
+    if found.worst() == FindingLevel::Fail {
         return Err(Failure::new("this runner cannot work here as it is; `runlet doctor` tells more"));
     }
     let token = found.0.iter().find(|finding| finding.id == "token");
@@ -84,7 +84,7 @@ pub fn check(file: Option<&Path>) -> Outcome {
 fn examine(settings: &Settings, unit: Option<&str>, found: &mut Findings) {
     found.fine("settings", format!("they can be read; the runner's name is `{}`", settings.name));
     for warning in &settings.warnings {
-        found.add("settings", Level::Warn, warning.as_str(), "");
+        found.add("settings", FindingLevel::Warn, warning.as_str(), "");
     }
     host::look(settings, found);
     unit::look(settings, unit, found);
@@ -98,7 +98,7 @@ fn as_json(found: &Findings) -> String {
     text
 }
 
-fn as_text(found: &Findings, least: Level) -> String {
+fn as_text(found: &Findings, least: FindingLevel) -> String {
     let mut text = String::new();
     for Finding { id, result, evidence, advice } in found.0.iter().filter(|finding| finding.result >= least) {
         // Writing to a string cannot fail.
@@ -107,16 +107,16 @@ fn as_text(found: &Findings, least: Level) -> String {
             let _ = writeln!(text, "{:26}{advice}", "-> ");
         }
     }
-    if least == Level::Ok {
+    if least == FindingLevel::Ok {
         let count = |level| found.0.iter().filter(|finding| finding.result == level).count();
         let _ = writeln!(
             text,
             "{} checks: {} failed, {} warnings, {} notes, {} could not be made",
             found.0.len(),
-            count(Level::Fail),
-            count(Level::Warn),
-            count(Level::Note),
-            count(Level::Skipped)
+            count(FindingLevel::Fail),
+            count(FindingLevel::Warn),
+            count(FindingLevel::Note),
+            count(FindingLevel::Skipped)
         );
     }
     text

@@ -3,7 +3,7 @@
 use crate::agent::settings::Settings;
 use crate::agent::{calls, pace};
 use crate::http::{Client, Error, check_url};
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::{AboutAnswer, RefusalCode, Secret, TaskId};
 use crate::system::threads;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -28,7 +28,7 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
     let client = match Client::of_runner(&settings.endpoint) {
         Ok(client) => client,
         Err(error) => {
-            return found.add("control_plane", Level::Fail, error.to_string(), "");
+            return found.add("control_plane", FindingLevel::Fail, error.to_string(), "");
         }
     };
     match client.proxy() {
@@ -56,7 +56,12 @@ fn variables(found: &mut Findings) {
         if let (Some(upper), Some(lower)) = (&upper, &lower) {
             if upper != lower {
                 let text = format!("{name} and {} differ", name.to_ascii_lowercase());
-                found.add("proxy", Level::Warn, text, "programs choose differently: give both one value");
+                found.add(
+                    "proxy",
+                    FindingLevel::Warn,
+                    text,
+                    "programs choose differently: give both one value",
+                );
             }
         }
         let odd = |value: &String| {
@@ -65,7 +70,7 @@ fn variables(found: &mut Findings) {
         };
         if upper.as_ref().or(lower.as_ref()).is_some_and(odd) {
             let text = format!("the login in {name} has an `@` or `#` as it is");
-            found.add("proxy", Level::Warn, text, "write `@` as %40 and `#` as %23");
+            found.add("proxy", FindingLevel::Warn, text, "write `@` as %40 and `#` as %23");
         }
     }
 }
@@ -91,7 +96,7 @@ fn connect(url: &str, found: &mut Findings) -> bool {
             let text = format!("`{host}` cannot be looked up: {why} (name servers:{})", servers());
             found.add(
                 "name",
-                Level::Fail,
+                FindingLevel::Fail,
                 text,
                 "check api.url, /etc/hosts and /etc/resolv.conf; or set HTTPS_PROXY",
             );
@@ -100,16 +105,19 @@ fn connect(url: &str, found: &mut Findings) -> bool {
         None => {
             let text =
                 format!("no answer for `{host}` within {} s (name servers:{})", NAME.as_secs(), servers());
-            found.add("name", Level::Fail, text, "check the name servers in /etc/resolv.conf");
+            found.add("name", FindingLevel::Fail, text, "check the name servers in /etc/resolv.conf");
             return false;
         }
     };
     let took = started.elapsed();
     let text = format!("`{host}` has {} addresses ({} ms)", addresses.len(), took.as_millis());
     match took > SLOW_NAME {
-        true => {
-            found.add("name", Level::Warn, text, "the first name server may be dead: see /etc/resolv.conf")
-        }
+        true => found.add(
+            "name",
+            FindingLevel::Warn,
+            text,
+            "the first name server may be dead: see /etc/resolv.conf",
+        ),
         false => found.fine("name", text),
     }
     let tried = addresses.iter().take(MOST_ADDRESSES);
@@ -124,9 +132,14 @@ fn connect(url: &str, found: &mut Findings) -> bool {
         0 => found.fine("connection", "every address can be reached"),
         failed if failed == addresses.len().min(MOST_ADDRESSES) => {
             let advice = "check api.url and that something listens there, a firewall that lets this host out, or set HTTPS_PROXY";
-            found.add("connection", Level::Fail, text, advice);
+            found.add("connection", FindingLevel::Fail, text, advice);
         }
-        _ => found.add("connection", Level::Warn, text, "calls start slowly: correct the route or the name"),
+        _ => found.add(
+            "connection",
+            FindingLevel::Warn,
+            text,
+            "calls start slowly: correct the route or the name",
+        ),
     }
     true
 }
@@ -143,7 +156,12 @@ fn told(settings: &Settings, client: &Client, answer: &AboutAnswer, took: Durati
         Some(wanted) => {
             let text =
                 format!("the token is of the class `{class}`, but CIRCLECI_RESOURCE_CLASS is `{wanted}`");
-            found.add("token", Level::Fail, text, "use a token of that class, or correct the variable");
+            found.add(
+                "token",
+                FindingLevel::Fail,
+                text,
+                "use a token of that class, or correct the variable",
+            );
         }
         None => {
             let nickname = match answer.token_nickname.as_str() {
@@ -160,27 +178,32 @@ fn told(settings: &Settings, client: &Client, answer: &AboutAnswer, took: Durati
             "a runner named `{}` on `{}` asked for work {} s ago",
             settings.name, seen.hostname, seen.seconds_ago
         );
-        found.add("name_clash", Level::Warn, text, "give each runner a runner.name of its own");
+        found.add("name_clash", FindingLevel::Warn, text, "give each runner a runner.name of its own");
     }
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let theirs = Duration::from_millis(answer.time_ms) + took / 2;
     let skew = now.abs_diff(theirs).as_secs();
     let text = format!("the clock here is {skew} s off that of the control plane");
     match skew {
-        MUCH_SKEW.. => found.add("clock", Level::Fail, text, "set the clock: chrony or systemd-timesyncd"),
-        SKEW.. => found.add("clock", Level::Warn, text, "set the clock: chrony or systemd-timesyncd"),
+        MUCH_SKEW.. => {
+            found.add("clock", FindingLevel::Fail, text, "set the clock: chrony or systemd-timesyncd")
+        }
+        SKEW.. => found.add("clock", FindingLevel::Warn, text, "set the clock: chrony or systemd-timesyncd"),
         _ => found.fine("clock", text),
     }
     match calls::about(client, &settings.token, &settings.name, PADDING_BYTES, CALL) {
         Ok(answer) if answer.padding.len() == PADDING_BYTES => {
             found.fine("large_calls", "64 KiB go there and back");
         }
-        Ok(_) => {
-            found.add("large_calls", Level::Fail, "what came back was cut", "look at proxies on the way")
-        }
+        Ok(_) => found.add(
+            "large_calls",
+            FindingLevel::Fail,
+            "what came back was cut",
+            "look at proxies on the way",
+        ),
         Err(error) => {
             let advice = "small calls pass: a proxy may limit sizes; or packets are too large for the way (a VPN): lower the MTU, and let ICMP `too big` through";
-            found.add("large_calls", Level::Fail, error.to_string(), advice);
+            found.add("large_calls", FindingLevel::Fail, error.to_string(), advice);
         }
     }
 }
@@ -195,29 +218,29 @@ fn refused(settings: &Settings, client: &Client, error: &Error, found: &mut Find
                         "the control plane at `{}` accepts the token; it is older than this runner",
                         client.url()
                     );
-                    found.add("token", Level::Note, text, "upgrade the control plane first");
+                    found.add("token", FindingLevel::Note, text, "upgrade the control plane first");
                 }
                 Some(Ok(false)) => refused_token(error, found),
                 _ => {
                     let advice = "is api.url the address of a Runlet control plane, without a path that it does not serve?";
-                    found.add("control_plane", Level::Fail, pace::advice(error), advice);
+                    found.add("control_plane", FindingLevel::Fail, pace::advice(error), advice);
                 }
             }
         }
         Error::Refused { status: 401 | 403, .. } => refused_token(error, found),
         Error::Refused { .. } if error.code() == Some(RefusalCode::ProtocolMismatch) => {
             let advice = "a control plane serves runners of its own version and the one before";
-            found.add("protocol", Level::Fail, error.to_string(), advice);
+            found.add("protocol", FindingLevel::Fail, error.to_string(), advice);
         }
         Error::Refused { .. } => {
-            found.add("control_plane", Level::Fail, error.to_string(), "try again later")
+            found.add("control_plane", FindingLevel::Fail, error.to_string(), "try again later")
         }
-        _ => found.add("control_plane", Level::Fail, pace::advice(error), ""),
+        _ => found.add("control_plane", FindingLevel::Fail, pace::advice(error), ""),
     }
 }
 
 fn refused_token(error: &Error, found: &mut Findings) {
-    found.add("token", Level::Fail, pace::advice(error), "`runlet admin token create` makes one");
+    found.add("token", FindingLevel::Fail, pace::advice(error), "`runlet admin token create` makes one");
 }
 
 /// Asks a control plane that does not know the call of [`calls::about`]. One looks at the token before it looks at the

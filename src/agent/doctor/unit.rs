@@ -1,7 +1,7 @@
 //! The systemd unit of the runner: whether a stop, a restart and a killed step end as docs/runner.md says. Anyone may ask.
 
 use crate::agent::settings::Settings;
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::command;
 use std::process::Command;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub(super) fn look(settings: &Settings, unit: Option<&str>, found: &mut Findings
     let own = || unit_of(&std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default());
     let Some(unit) = unit.map(str::to_owned).or_else(own) else {
         let text = "this is not a service of systemd: what it does at a stop is not known";
-        return found.add("unit", Level::Skipped, text, "name the unit with --unit, if there is one");
+        return found.add("unit", FindingLevel::Skipped, text, "name the unit with --unit, if there is one");
     };
     let mut command = Command::new("systemctl");
     command.args(["show", "-p", PROPERTIES, "--", &unit]);
@@ -25,10 +25,10 @@ pub(super) fn look(settings: &Settings, unit: Option<&str>, found: &mut Findings
         Ok(said) if said.code == Some(0) => said.out,
         Ok(said) => {
             let text = format!("systemctl does not show `{unit}`: {}", said.err);
-            return found.add("unit", Level::Skipped, text, "");
+            return found.add("unit", FindingLevel::Skipped, text, "");
         }
         Err(error) => {
-            return found.add("unit", Level::Skipped, format!("systemctl cannot be run: {error}"), "");
+            return found.add("unit", FindingLevel::Skipped, format!("systemctl cannot be run: {error}"), "");
         }
     };
     judge(settings, &unit, &said, found);
@@ -46,10 +46,10 @@ fn judge(settings: &Settings, unit: &str, said: &str, found: &mut Findings) {
     let get = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
     if get("LoadState").is_some_and(|state| state != "loaded") {
         let text = format!("there is no unit `{unit}`");
-        return found.add("unit", Level::Warn, text, "see `systemctl list-units 'runlet*'`");
+        return found.add("unit", FindingLevel::Warn, text, "see `systemctl list-units 'runlet*'`");
     }
     let before = found.0.len();
-    let mut wrong = |id: &str, level: Level, text: &str, advice: &str| {
+    let mut wrong = |id: &str, level: FindingLevel, text: &str, advice: &str| {
         let advice = format!("`systemctl edit {unit}`: [Service] {advice}");
         found.add(id, level, format!("`{unit}` {text}"), &advice);
     };
@@ -59,19 +59,19 @@ fn judge(settings: &Settings, unit: &str, said: &str, found: &mut Findings) {
             "is killed {} after a stop, jobs may take longer",
             get("TimeoutStopUSec").unwrap_or_default()
         );
-        wrong("stop_timeout", Level::Warn, &text, &format!("TimeoutStopSec={}", wanted.as_secs()));
+        wrong("stop_timeout", FindingLevel::Warn, &text, &format!("TimeoutStopSec={}", wanted.as_secs()));
     }
     match get("KillMode") {
         Some("mixed") => wrong(
             "kill_mode",
-            Level::Warn,
+            FindingLevel::Warn,
             "has KillMode=mixed: jobs are killed when the runner is",
             "KillMode=process",
         ),
         Some(mode @ ("control-group" | "none")) => {
             wrong(
                 "kill_mode",
-                Level::Warn,
+                FindingLevel::Warn,
                 &format!("has KillMode={mode}: a stop ends jobs at once or leaves all behind"),
                 "KillMode=process",
             );
@@ -81,7 +81,7 @@ fn judge(settings: &Settings, unit: &str, said: &str, found: &mut Findings) {
     if matches!(get("OOMPolicy"), Some("stop" | "kill")) {
         wrong(
             "oom_policy",
-            Level::Warn,
+            FindingLevel::Warn,
             "is stopped when the kernel kills one process of one job",
             "OOMPolicy=continue",
         );
@@ -89,15 +89,15 @@ fn judge(settings: &Settings, unit: &str, said: &str, found: &mut Findings) {
     if matches!(get("Restart"), Some("no")) && settings.mode == crate::agent::settings::Mode::Continuous {
         wrong(
             "restart",
-            Level::Warn,
+            FindingLevel::Warn,
             "is not started again when the runner dies",
             "Restart=always and RestartSec=5",
         );
     }
     if get("NoNewPrivileges") == Some("yes") {
         let level = match settings.command_prefix.first() {
-            Some(first) if first.ends_with("sudo") => Level::Fail,
-            _ => Level::Warn,
+            Some(first) if first.ends_with("sudo") => FindingLevel::Fail,
+            _ => FindingLevel::Warn,
         };
         wrong(
             "new_privileges",
@@ -107,7 +107,12 @@ fn judge(settings: &Settings, unit: &str, said: &str, found: &mut Findings) {
         );
     }
     if get("TasksMax").and_then(|most| most.parse::<u64>().ok()).is_some_and(|most| most < 4096) {
-        wrong("tasks_max", Level::Warn, "has few tasks: builds start many processes", "TasksMax=16384");
+        wrong(
+            "tasks_max",
+            FindingLevel::Warn,
+            "has few tasks: builds start many processes",
+            "TasksMax=16384",
+        );
     }
     if found.0.len() == before {
         found.fine("unit", format!("`{unit}` is set up for a runner"));
@@ -182,7 +187,7 @@ mod tests {
             ["stop_timeout", "kill_mode", "oom_policy", "restart", "new_privileges", "tasks_max"]
         );
         let good = "TimeoutStopUSec=5h 5min\nKillMode=process\nOOMPolicy=continue\nRestart=always\nNoNewPrivileges=no\nTasksMax=infinity\nLoadState=loaded";
-        assert_eq!(judged(&settings, good), [("unit".to_owned(), Level::Ok)]);
-        assert_eq!(judged(&settings, "LoadState=not-found"), [("unit".to_owned(), Level::Warn)]);
+        assert_eq!(judged(&settings, good), [("unit".to_owned(), FindingLevel::Ok)]);
+        assert_eq!(judged(&settings, "LoadState=not-found"), [("unit".to_owned(), FindingLevel::Warn)]);
     }
 }

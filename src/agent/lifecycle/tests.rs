@@ -116,10 +116,10 @@ fn draining_lets_a_task_finish_and_an_idle_runner_leaves_at_once() {
 #[test]
 fn a_second_request_ends_the_task_with_grace() {
     let mut running = idle().claimed().told(Level::Drain).told(Level::Cancel);
-    assert_eq!(running.next(), Next::Term(Why::Cancelled));
+    assert_eq!(running.next(), Next::Term(EndReason::Cancelled));
     assert_eq!(running.next(), Next::Watch(Some(running.now + seconds(30))));
     let mut running = running.after(30);
-    assert_eq!(running.next(), Next::Kill(Why::Cancelled));
+    assert_eq!(running.next(), Next::Kill(EndReason::Cancelled));
     assert_eq!(running.next(), Next::Watch(None));
     assert_eq!(running.ended().next(), Next::Exit(ExitReason::Stopped));
 }
@@ -129,7 +129,7 @@ fn a_drain_that_outlasts_max_run_time_ends_the_task() {
     let mut running = idle().claimed().after(30).told(Level::Drain);
     let Next::Watch(Some(until)) = running.next() else { unreachable!() };
     assert_eq!(until, running.now + seconds(3600));
-    assert_eq!(running.after(3600).next(), Next::Term(Why::DrainTooLong));
+    assert_eq!(running.after(3600).next(), Next::Term(EndReason::DrainTooLong));
 }
 
 #[test]
@@ -137,8 +137,8 @@ fn a_task_agent_that_overruns_its_own_limit_is_ended() {
     let mut running = idle().claimed().after(3659);
     assert!(matches!(running.next(), Next::Watch(Some(_))));
     let mut running = running.after(1);
-    assert_eq!(running.next(), Next::Term(Why::TooLong));
-    assert_eq!(running.after(30).next(), Next::Kill(Why::TooLong));
+    assert_eq!(running.next(), Next::Term(EndReason::TooLong));
+    assert_eq!(running.after(30).next(), Next::Kill(EndReason::TooLong));
 }
 
 #[test]
@@ -299,21 +299,21 @@ fn a_delivery_has_no_limit_but_a_drain_and_a_second_request() {
     assert_eq!(scene.next(), Next::Watch(None));
     let mut scene = scene.told(Level::Drain);
     assert!(matches!(scene.next(), Next::Watch(Some(_))));
-    assert_eq!(scene.told(Level::Cancel).next(), Next::Term(Why::Cancelled));
+    assert_eq!(scene.told(Level::Cancel).next(), Next::Term(EndReason::Cancelled));
 }
 
 #[test]
 fn what_a_task_that_ran_too_long_has_said_is_delivered_without_a_limit() {
     let mut scene = idle().claimed().after(100_000);
-    assert_eq!(scene.next(), Next::Term(Why::TooLong));
+    assert_eq!(scene.next(), Next::Term(EndReason::TooLong));
     scene.runner.delivers();
     let mut scene = scene.after(100_000);
     assert_eq!(scene.next(), Next::Watch(None));
     // A person who stops the runner a second time wants that to end, too.
     let mut scene = scene.told(Level::Drain).told(Level::Cancel);
-    assert_eq!(scene.next(), Next::Term(Why::Cancelled));
+    assert_eq!(scene.next(), Next::Term(EndReason::Cancelled));
     scene.runner.delivers();
-    assert_eq!(scene.after(100_000).next(), Next::Kill(Why::Cancelled));
+    assert_eq!(scene.after(100_000).next(), Next::Kill(EndReason::Cancelled));
 }
 
 #[test]

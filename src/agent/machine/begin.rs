@@ -1,11 +1,11 @@
 //! The beginning of a task on this host: from its claim to the task agent that has it, or back to the queue.
 
-use super::Runner;
 use super::child::{self, Agent};
 use super::orphans::Markers;
 use super::state::RunningTask;
+use super::tasks::Tasks;
 use super::watched::Watched;
-use crate::agent::board::State;
+use crate::agent::board::Activity;
 use crate::agent::claims::GivenBackTask;
 use crate::agent::stop::Level;
 use crate::executor::cleanup::Before;
@@ -15,7 +15,7 @@ use crate::protocol::{GiveBackReason, Task, duration};
 use crate::system::clock::since_boot;
 use std::time::{Duration, Instant};
 
-impl Runner {
+impl Tasks {
     /// Starts the task agent of a claimed task.
     pub(super) fn begin(&mut self, task: Task) {
         let (id, token, allocation) = (task.id.clone(), task.token.clone(), task.allocation.clone());
@@ -46,7 +46,7 @@ impl Runner {
             claimed_since_boot_ms: u64::try_from(since_boot().as_millis()).ok(),
             agent: None,
         };
-        self.claims.board.state(State::Running, &task.job_name);
+        self.claims.board.state(Activity::Running, &task.job_name);
         match self.start(task, running, false) {
             Ok((agent, running)) => self.watched = Some(Watched::of(agent, running, Some(token))),
             Err(why) => self.give_back(&back, GiveBackReason::Host, &why),
@@ -62,14 +62,15 @@ impl Runner {
     ) -> Result<(Agent, RunningTask), String> {
         let input = self.input(task, rest)?;
         if !rest {
-            self.before = Some(Before::of(&self.settings.working_directory));
+            let cleans = self.settings.cleanup_working_directory;
+            self.before = cleans.then(|| Before::of(&self.settings.working_directory));
         }
         let mut agent = child::start(
             &self.settings,
-            &self.program,
+            &self.agents.program,
             &running.id,
-            self.identity.as_deref(),
-            self.group.as_ref(),
+            self.agents.identity.as_deref(),
+            self.agents.group.as_ref(),
         )?;
         let process = agent.process();
         record!(Info, task_id = running.id, agent_pid = process.pid; "task agent started");
@@ -114,11 +115,13 @@ impl Runner {
             cleanup_working_directory: self.settings.cleanup_working_directory,
             confine: self.settings.confine,
             local_source: self.settings.local_source.clone(),
+            #[cfg(feature = "server")]
+            output_directory: self.settings.output_directory.clone(),
             use_home_ssh_dir_for_checkout_keys: self.settings.use_home_ssh_dir_for_checkout_keys,
             max_run_time_ms: u64::try_from(self.settings.max_run_time.as_millis()).unwrap_or(u64::MAX),
             runner_name: self.settings.name.clone(),
             runner_version: env!("CARGO_PKG_VERSION").to_owned(),
-            tool_directory: self.tool_directory.clone(),
+            tool_directory: self.agents.tool_directory.clone(),
             log_level: Some(self.settings.logging.level.as_str().to_ascii_lowercase()),
             log_format: Some(self.settings.logging.settled().name().to_owned()),
             mask_forms: self.settings.mask_forms.clone(),

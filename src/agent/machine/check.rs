@@ -2,7 +2,7 @@
 //! that suffers. `runlet doctor` looks at everything.
 
 use crate::agent::settings::Settings;
-use crate::executor::scratch::{self, Kind};
+use crate::executor::scratch::{self, FolderKind};
 use crate::system::fault;
 use crate::system::os::{Access, access, geteuid, statvfs};
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ fn problems(settings: &Settings) -> Vec<String> {
     if let Err(why) = writable(directory) {
         problems.push(format!("the working directory `{}` cannot be used: {why}", directory.display()));
     }
-    for kind in [Kind::Spool, Kind::Private] {
+    for kind in [FolderKind::Spool, FolderKind::Private] {
         let tried = scratch::try_places(directory, kind);
         let is_full = !tried.full.is_empty();
         let advice = "make room there, or set TMPDIR to another folder";
@@ -55,7 +55,7 @@ fn problems(settings: &Settings) -> Vec<String> {
             None => problems.push(
                 "no folder for tasks and their output can be made; set TMPDIR to a place for them".to_owned(),
             ),
-            Some(place) if kind == Kind::Spool && !is_full => problems.extend(little_room(&place)),
+            Some(place) if kind == FolderKind::Spool && !is_full => problems.extend(little_room(&place)),
             Some(_) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! The process of a task agent: started, waited for, signalled; or found again after a restart.
 
 use super::group::Group;
-use super::lines::Lines;
+use super::lines::PipeLines;
 use super::orphans::TASK_VARIABLE;
 use super::state::AgentProcess;
 use crate::agent::settings::{Settings, token_variables};
@@ -37,13 +37,16 @@ pub(super) struct Agent {
     pid: Pid,
     pidfd: Option<OwnedFd>,
     /// Its standard output, while it is open.
-    lines: Option<Lines>,
+    lines: Option<PipeLines>,
     said: Vec<(Said, Option<String>)>,
     /// The standard error of a wrapper, while it is open. It goes to the log as it is.
-    errors: Option<Lines>,
+    errors: Option<PipeLines>,
     /// The last line of that, or what a task agent said of its own fault.
     pub(super) last_words: Option<String>,
-    logging: logging::Options,
+    /// Its task has begun: from then on its standard error may quote what the job has named, which nobody masks. It is for
+    /// the log of the runner alone.
+    is_quiet: bool,
+    logging: logging::LogOptions,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.
     has_group: bool,
     /// Hands over the task.
@@ -130,8 +133,8 @@ pub(super) fn start(
         format!("cannot start the task agent: `{first}`: {error}{setting}")
     })?;
     let pid = Pid::from_raw(child.id() as i32).ok_or("the task agent has no process id")?;
-    let lines = child.stdout.take().and_then(|out| Lines::of(out.into()));
-    let errors = child.stderr.take().and_then(|errors| Lines::of(errors.into()));
+    let lines = child.stdout.take().and_then(|out| PipeLines::of(out.into()));
+    let errors = child.stderr.take().and_then(|errors| PipeLines::of(errors.into()));
     Ok(Agent {
         kind: Kind::Child(child),
         pid,
@@ -140,6 +143,7 @@ pub(super) fn start(
         said: Vec::new(),
         errors,
         last_words: None,
+        is_quiet: false,
         logging: settings.logging.clone(),
         has_group: wrapped,
         feeder: None,
@@ -173,11 +177,21 @@ impl Agent {
             said: Vec::new(),
             errors: None,
             last_words: None,
-            logging: logging::Options::default(),
+            is_quiet: false,
+            logging: logging::LogOptions::default(),
             has_group: false,
             feeder: None,
         };
         is_same(process).then_some(agent)
+    }
+
+    /// Goes over from its wrapper, which has ended, to itself. What it says is heard as before.
+    pub(super) fn follow(&mut self, process: AgentProcess) {
+        let Some(pid) = Pid::from_raw(process.pid) else { return };
+        self.pid = pid;
+        self.pidfd = os::end_of(pid);
+        self.kind = Kind::Adopted(process);
+        self.has_group = false;
     }
 
     /// Hands over the task. A wrapper may never read: a thread of its own writes what the pipe has no room for.
@@ -215,7 +229,7 @@ impl Agent {
             for line in errors.read() {
                 logging::pass_on(&self.logging, &line);
                 let shown: String = line.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
-                self.last_words = Some(shown);
+                self.last_words = Some(shown).filter(|_| !self.is_quiet);
             }
             if errors.is_closed() {
                 self.errors = None;
@@ -224,7 +238,12 @@ impl Agent {
         let Some(lines) = &mut self.lines else { return };
         for line in lines.read() {
             match Said::read(&line) {
-                Some(said) => self.said.push(said),
+                Some(said) => {
+                    if said.0 == Said::Begun {
+                        (self.last_words, self.is_quiet) = (None, true);
+                    }
+                    self.said.push(said);
+                }
                 None => log::info!("the task agent, or what wraps it, says: {line}"),
             }
         }
@@ -248,7 +267,7 @@ impl Agent {
         let timeout = left.map_or(slice, |left| left.min(slice));
         let mut also = Vec::new();
         also.extend(self.pidfd.as_ref().map(AsFd::as_fd));
-        also.extend(self.lines.iter().chain(&self.errors).map(Lines::as_fd));
+        also.extend(self.lines.iter().chain(&self.errors).map(PipeLines::as_fd));
         stop.wait(&also, Some(timeout));
         self.listen();
         self.wake();
@@ -333,10 +352,44 @@ mod tests {
             said: Vec::new(),
             errors: None,
             last_words: None,
-            logging: logging::Options::default(),
+            is_quiet: false,
+            logging: logging::LogOptions::default(),
             has_group: false,
             feeder: None,
         }
+    }
+
+    #[test]
+    fn what_is_said_on_standard_error_once_the_task_has_begun_is_not_passed_on() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo early >&2; read go; echo late S3cr3t >&2"]);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (said, out) = os::pipe().unwrap();
+        let mut out = std::fs::File::from(out);
+        let mut agent = Agent {
+            lines: PipeLines::of(said),
+            errors: PipeLines::of(child.stderr.take().unwrap().into()),
+            ..sleeper()
+        };
+        let until = |agent: &mut Agent, wanted: &dyn Fn(&Agent) -> bool| {
+            let deadline = Instant::now() + Duration::from_secs(300);
+            while !wanted(agent) && Instant::now() < deadline {
+                agent.listen();
+                std::thread::yield_now();
+            }
+            assert!(wanted(agent));
+        };
+        until(&mut agent, &|agent| agent.last_words.as_deref() == Some("early"));
+        writeln!(out, "{}", Said::Begun.line(None)).unwrap();
+        until(&mut agent, &|agent| !agent.said.is_empty());
+        assert_eq!(agent.last_words, None);
+        child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+        until(&mut agent, &|agent| agent.errors.is_none());
+        assert_eq!(agent.last_words, None);
+        child.wait().unwrap();
+        agent.kill();
+        wait(&mut agent);
     }
 
     fn wait(agent: &mut Agent) -> End {

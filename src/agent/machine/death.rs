@@ -15,6 +15,8 @@ pub(super) struct Death {
     pub(super) is_hosts_fault: bool,
     /// It had tried to send what is left.
     pub(super) spool_stays: bool,
+    /// Nobody wants what it has left.
+    pub(super) spool_goes: bool,
     /// Agents that were started to send what is left.
     pub(super) rests: u32,
 }
@@ -26,19 +28,25 @@ impl Death {
             true => "the task agent could not report the outcome".to_owned(),
             false => format!("the task agent died ({})", end.text()),
         };
-        if let Some(words) = words.filter(|_| !not_reported) {
+        if let Some(words) = words {
             message = format!("{message}, its last words were `{words}`");
         }
         if let Some(why) = ended_because {
             message = format!("{message} after being told to end: {why}");
         }
         let is_hosts_fault = !not_reported && end != End::Gone;
-        Self { message, is_hosts_fault, spool_stays: not_reported, rests: 0 }
+        Self { message, is_hosts_fault, spool_stays: not_reported, spool_goes: false, rests: 0 }
     }
 
     /// Nobody knows how it ended.
     pub(super) fn of_earlier_run(message: &str) -> Self {
-        Self { message: message.to_owned(), is_hosts_fault: false, spool_stays: false, rests: 0 }
+        Self {
+            message: message.to_owned(),
+            is_hosts_fault: false,
+            spool_stays: false,
+            spool_goes: false,
+            rests: 0,
+        }
     }
 
     /// Whether one more agent may be started to send what is left.

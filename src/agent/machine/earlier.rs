@@ -1,12 +1,13 @@
 //! Remains of an earlier run of the runner: its record, and the task that it had.
 
-use super::Runner;
 use super::child::Agent;
 use super::death::Death;
 use super::orphans;
-use super::state::RunningTask;
+use super::state::{AgentProcess, RunningTask};
+use super::tasks::Tasks;
 use super::watched::Watched;
-use crate::agent::board::State;
+use crate::agent::board::Activity;
+use crate::agent::service::Service;
 use crate::logging::record;
 use crate::protocol::TaskId;
 use crate::system::clock::since_boot;
@@ -14,11 +15,10 @@ use crate::system::os::{MetadataExt, getuid};
 use std::fs;
 use std::time::{Duration, Instant};
 
-impl Runner {
+impl Tasks {
     /// A task agent of an earlier run that the record does not know of, as on a disk that took nothing, and its task.
     fn find_forgotten(&mut self) -> Option<(RunningTask, Agent)> {
-        let users = self.users_of_agents();
-        let (pid, id) = orphans::find_agent(self.identity.as_deref()?, &users, self.group.as_ref())?;
+        let (pid, id) = self.find_agent()?;
         let id = TaskId::new(id).ok()?;
         let process = Agent::now(pid);
         let agent = Agent::find(&process)?;
@@ -26,6 +26,21 @@ impl Runner {
         let found = RunningTask { agent: Some(process), ..RunningTask::unknown(id) };
         self.record.change(|remembered| remembered.task = Some(found.clone()));
         Some((found, agent))
+    }
+
+    /// A task agent of this runner that is alive, and its task.
+    fn find_agent(&self) -> Option<(i32, String)> {
+        orphans::find_agent(
+            self.agents.identity.as_deref()?,
+            &self.users_of_agents(),
+            self.agents.group.as_ref(),
+        )
+    }
+
+    /// The living agent of a task. Costs a look at each process of the host.
+    pub(super) fn agent_of(&self, task: &TaskId) -> Option<AgentProcess> {
+        let (pid, _) = self.find_agent().filter(|(_, id)| id == task.as_str())?;
+        Some(Agent::now(pid))
     }
 
     /// The users that task agents of this runner may be of: its own; behind a prefix, which may change the user by way of
@@ -54,18 +69,18 @@ impl Runner {
     }
 
     /// Takes over the task of an earlier run. Without one what is in the group was left behind.
-    pub(super) fn adopt(&mut self) {
+    pub(super) fn adopt(&mut self, service: &mut Service) {
         let Some((task, agent)) = self.find_earlier() else {
             let nobody = TaskId::new("unknown").ok();
-            let is_left = self.group.as_ref().is_some_and(|group| !group.members().is_empty());
+            let is_left = self.agents.group.as_ref().is_some_and(|group| !group.members().is_empty());
             if let Some(nobody) = nobody.filter(|_| is_left) {
-                self.sweep(&RunningTask::unknown(nobody), false);
+                self.clear(&RunningTask::unknown(nobody), false, false);
             }
             return;
         };
-        self.claims.board.state(State::Running, &task.job_name);
+        self.claims.board.state(Activity::Running, &task.job_name);
         // It may take until the control plane can be reached, and no start of a service may take that long.
-        self.service.round(|| format!("answering for task {} of an earlier run", task.id));
+        service.round(|| format!("answering for task {} of an earlier run", task.id));
         let now = Instant::now();
         // The process is of this start of the system, so the time since then can be compared.
         let age = agent

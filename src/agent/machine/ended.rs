@@ -1,10 +1,10 @@
 //! The end of a task agent: what it has left is ended and sent, and the task is reported or given back.
 
-use super::Runner;
 use super::child::End;
 use super::death::Death;
 use super::orphans::{self, Sweep};
-use super::state::RunningTask;
+use super::state::{AgentProcess, RunningTask};
+use super::tasks::Tasks;
 use super::watched::Watched;
 use crate::agent::claims::{GivenBackTask, Returned};
 use crate::agent::stop::Level;
@@ -12,8 +12,9 @@ use crate::executor::{cleanup, scratch};
 use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::task_exit;
-use crate::protocol::{GiveBackReason, Secret, Task, duration};
-use std::time::Instant;
+use crate::protocol::{GiveBackReason, Secret, Task, TaskId, duration};
+use crate::system::proc;
+use std::time::{Duration, Instant};
 
 /// Variables that a task agent may need to reach the control plane, and that a prefix may take away.
 const PREFIX_VARIABLES: [&str; 9] = [
@@ -28,48 +29,129 @@ const PREFIX_VARIABLES: [&str; 9] = [
     http::ALLOW_PLAINTEXT,
 ];
 
-impl Runner {
+/// The end of a task whose agent has ended, as far as there is something to do about it.
+enum Ending {
+    /// Nothing: it is reported.
+    Done,
+    /// It is back in the queue, since it cannot begin on this host.
+    GivenBack(String),
+    /// It has to be given back for this reason.
+    NotBegun(String, Secret),
+    /// To send what the agent has left, and to report it lost.
+    Lost(Death),
+}
+
+impl Tasks {
     /// Deals with the task of an agent that has ended.
     pub(super) fn ended(&mut self, mut watched: Watched, end: End) {
+        if self.follow(&mut watched, end) {
+            self.watched = Some(watched);
+            return;
+        }
         if let Some(death) = watched.rest.take() {
             return self.rest_ended(watched, end, death);
         }
+        let ending = self.ending(&mut watched, end);
         let id = &watched.task.id;
-        let code = end.code();
-        let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
-        let not_begun = match not_begun {
-            Some(why) => Some(self.explain_not_begun(why)),
-            None => self.explain_prefix(&watched, code, end),
-        };
-        let is_back = self.return_unheard(&watched, code);
-        match (code, not_begun.or(is_back), &watched.token) {
-            (Some(task_exit::REPORTED), None, _) => {
+        match ending {
+            Ending::Done => {
                 let outcome = watched.outcome.as_deref().unwrap_or("not known");
                 let took = duration::format(watched.since.elapsed().unwrap_or_default());
                 record!(Info, task_id = id, outcome = outcome, job = watched.task.job_name, took = took; "task done");
                 self.claims.board.ended(outcome);
-                self.sweep(&watched.task, false);
+                self.clear(&watched.task, false, false);
                 self.forget();
                 self.claims.life.ended(Instant::now());
             }
-            // It was given back, by the task agent or just now.
-            (Some(task_exit::REPORTED), Some(why), _) => {
+            Ending::GivenBack(why) => {
                 record!(Error, task_id = id; "the task was given back, since it cannot begin on this host: {why}");
-                self.sweep(&watched.task, false);
+                self.clear(&watched.task, watched.not_begun.is_none(), true);
                 self.pause(&why);
             }
-            (_, Some(why), Some(token)) => {
-                self.sweep(&watched.task, true);
-                scratch::remove_left_behind(id, Some(&self.settings.working_directory), true);
+            Ending::NotBegun(why, token) => {
+                self.clear(&watched.task, true, true);
                 if watched.not_begun.is_none() {
                     self.clean_up();
                 }
                 let allocation = watched.task.allocation.as_deref();
                 let reason = watched.reason(!self.settings.command_prefix.is_empty());
-                self.give_back(&GivenBackTask { id, token, allocation }, reason, &why);
+                self.give_back(&GivenBackTask { id, token: &token, allocation }, reason, &why);
             }
-            _ => self.bury(watched, end, code == Some(task_exit::NOT_REPORTED)),
+            Ending::Lost(death) => {
+                // A task that has not begun has nothing to send, and an agent that could not report has already tried.
+                let has_rest = (watched.begun || watched.token.is_none()) && !death.spool_stays;
+                self.mourn(watched.task, watched.token, death, has_rest);
+            }
         }
+    }
+
+    /// Whether a task agent goes on behind a prefix that has not waited for it: then it is waited for.
+    fn follow(&mut self, watched: &mut Watched, end: End) -> bool {
+        if !self.is_unsure(watched, end) {
+            return false;
+        }
+        let Some(process) = self.agent_behind(&watched.task.id) else { return false };
+        record!(Warn, task_id = watched.task.id, agent_pid = process.pid;
+            "`runner.command_prefix` has not waited for the task agent, which goes on: waiting for it"
+        );
+        watched.is_followed = true;
+        watched.task.agent = Some(process.clone());
+        watched.agent.follow(process);
+        self.record.change(|remembered| remembered.task = Some(watched.task.clone()));
+        true
+    }
+
+    /// The agent of a task behind a prefix that has ended. A process has no arguments while its program is begun.
+    fn agent_behind(&self, task: &TaskId) -> Option<AgentProcess> {
+        let own = std::process::id() as i32;
+        let begins = || proc::descendants(own).iter().any(|process| proc::arguments(process).is_empty());
+        let until = Instant::now() + orphans::PATIENCE;
+        loop {
+            let may_come = begins();
+            let found = self.agent_of(task);
+            if found.is_some() || !may_come || Instant::now() >= until {
+                return found;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether the end of a prefix says nothing of the task agent behind it.
+    fn is_unsure(&self, watched: &Watched, end: End) -> bool {
+        let is_heard = watched.outcome.is_some() || watched.not_begun.is_some();
+        let is_well = end.code() == Some(task_exit::REPORTED) && !self.settings.command_prefix.is_empty();
+        watched.is_followed || is_well && !is_heard
+    }
+
+    /// The meaning of an end for the task.
+    fn ending(&mut self, watched: &mut Watched, end: End) -> Ending {
+        let code = end.code();
+        let is_reported = code == Some(task_exit::REPORTED);
+        let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
+        let not_begun = match not_begun {
+            Some(why) => Some(self.explain_not_begun(why)),
+            None => self.explain_prefix(watched, code, end),
+        };
+        match (not_begun, watched.token.clone()) {
+            // Its agent has given it back.
+            (Some(why), _) if is_reported => return Ending::GivenBack(why),
+            (Some(why), Some(token)) => return Ending::NotBegun(why, token),
+            _ if self.is_unsure(watched, end) => {}
+            _ if is_reported => return Ending::Done,
+            _ => {
+                let words = watched.agent.last_words.as_deref();
+                let not_reported = code == Some(task_exit::NOT_REPORTED);
+                let death = Death::of(end, not_reported, watched.ended_because, words);
+                match end {
+                    End::Gone => {
+                        record!(Info, task_id = watched.task.id; "the task agent of an earlier run has ended")
+                    }
+                    End::Exited(_) => record!(Warn, task_id = watched.task.id; "{}", death.message),
+                }
+                return Ending::Lost(death);
+            }
+        }
+        self.ask_about(watched, end)
     }
 
     /// The reason of a task agent that could not begin, with the setting that may be behind it.
@@ -86,19 +168,6 @@ impl Runner {
         format!("the task agent behind `runner.command_prefix` says: {why} ({lost})")
     }
 
-    /// Answers for a task whose agent ended without having reported.
-    fn bury(&mut self, watched: Watched, end: End, not_reported: bool) {
-        let id = &watched.task.id;
-        let death = Death::of(end, not_reported, watched.ended_because, watched.agent.last_words.as_deref());
-        match end {
-            End::Gone => record!(Info, task_id = id; "the task agent of an earlier run has ended"),
-            End::Exited(_) => record!(Warn, task_id = id; "{}", death.message),
-        }
-        // A task that has not begun has nothing to send, and an agent that could not report has already tried.
-        let has_rest = (watched.begun || watched.token.is_none()) && !not_reported;
-        self.mourn(watched.task, watched.token, death, has_rest);
-    }
-
     /// Sees to it that what the agent of a task has left is sent before the task is reported lost.
     pub(super) fn mourn(
         &mut self,
@@ -107,15 +176,14 @@ impl Runner {
         mut death: Death,
         has_rest: bool,
     ) {
-        self.sweep(&task, true);
+        self.clear(&task, true, false);
         let wanted = has_rest && self.claims.stop.level() < Level::Cancel;
         let token = match token {
             _ if !wanted => Ok(None),
             Some(token) => Ok(Some(token)),
             None => self.claims.rest(&task.id, task.allocation.as_deref(), &death.message),
         };
-        let is_worthless = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
-        scratch::remove_left_behind(&task.id, Some(&self.settings.working_directory), is_worthless);
+        death.spool_goes = !death.spool_stays && (!has_rest || wanted && token == Ok(None));
         if let Ok(Some(token)) = token {
             let id = task.id.clone();
             let rest = Task::without_steps(id.clone(), token.clone(), task.job_name.clone());
@@ -137,7 +205,9 @@ impl Runner {
     /// An agent that sends what another one has left may be killed like any other: then the next one goes on.
     fn rest_ended(&mut self, watched: Watched, end: End, mut death: Death) {
         let id = &watched.task.id;
-        if matches!(end.code(), Some(task_exit::REPORTED | task_exit::NOT_REPORTED)) {
+        // How one ends that its prefix has not waited for is not known.
+        let is_over = matches!(end.code(), Some(task_exit::REPORTED | task_exit::NOT_REPORTED));
+        if is_over || watched.is_followed {
             return self.answer_for(&watched.task, &death);
         }
         let why = format!("the agent that sends what the task agent has left died ({})", end.text());
@@ -153,7 +223,7 @@ impl Runner {
 
     /// Reports a task whose agent is gone, and does what the agent would have done.
     pub(super) fn answer_for(&mut self, task: &RunningTask, death: &Death) {
-        self.sweep(task, false);
+        self.clear(task, true, death.spool_goes);
         self.claims.lost(&task.id, task.allocation.as_deref(), &death.message);
         self.clean_up();
         self.forget();
@@ -189,33 +259,46 @@ impl Runner {
         ))
     }
 
-    /// Behind a prefix that ended well no task agent may ever have run. Where nothing was heard of one, the task is given
-    /// back, and the control plane knows whether there was something to give back: then this is why.
-    fn return_unheard(&mut self, watched: &Watched, code: Option<u8>) -> Option<String> {
-        let prefix = self.settings.command_prefix.first()?;
-        let token = watched.token.as_ref()?;
-        let is_heard = watched.begun || watched.not_begun.is_some() || watched.ended_because.is_some();
-        if is_heard || code != Some(task_exit::REPORTED) {
-            return None;
-        }
+    /// Behind a prefix that ended well no task agent may ever have run, or one that has not reported is gone. The control
+    /// plane knows: the task is given back, if there is something to give back.
+    fn ask_about(&mut self, watched: &mut Watched, end: End) -> Ending {
+        let (Some(prefix), Some(token)) = (self.settings.command_prefix.first(), &watched.token) else {
+            return Ending::Done;
+        };
         let why = format!(
-            "`{prefix}` ended with exit code 0, and no task agent was heard of: check that `runner.command_prefix` starts the command behind it, waits for its end, and leaves it its standard input and output"
+            "`{prefix}` ended with exit code 0 before the task agent had reported: check that `runner.command_prefix` starts the command behind it, waits for its end, and leaves it its standard input and output"
         );
         let back = GivenBackTask { id: &watched.task.id, token, allocation: None };
         let pause = self.claims.life.host_pause();
-        let returned = self.claims.try_give_back(&back, GiveBackReason::Host, &why, pause);
-        (returned == Returned::Back).then_some(why)
+        match self.claims.try_give_back(&back, GiveBackReason::Host, &why, pause) {
+            Returned::Back => Ending::GivenBack(why),
+            Returned::Begun => {
+                watched.begun = true;
+                record!(Warn, task_id = watched.task.id; "{why}");
+                Ending::Lost(Death { message: why, ..Death::of(end, false, None, None) })
+            }
+            Returned::Over | Returned::Unheard => Ending::Done,
+        }
+    }
+
+    /// The end of every task on this host: what it has left behind is ended, and its private folder removed, unless the
+    /// task agent is alive all the same. `died`: it could not do so itself. `spool_too`: nobody wants its output.
+    pub(super) fn clear(&self, task: &RunningTask, died: bool, spool_too: bool) {
+        self.sweep(task, died);
+        if !died || self.agent_of(&task.id).is_none() {
+            scratch::remove_left_behind(&task.id, Some(&self.settings.working_directory), spool_too);
+        }
     }
 
     /// Ends what the task has left behind. `died`: its agent could not.
-    pub(super) fn sweep(&self, task: &RunningTask, died: bool) {
+    fn sweep(&self, task: &RunningTask, died: bool) {
         let sweep = Sweep {
             markers: &task.markers,
             agent: task.agent.as_ref().filter(|agent| agent.is_of_this_boot()).map(|agent| agent.pid),
-            owns_children: self.adopts,
-            group: self.group.as_ref(),
+            owns_children: self.agents.adopts,
+            group: self.agents.group.as_ref(),
             // Without adoption nothing else proves that the agent has found everything.
-            everywhere: died || self.settings.owns_process && !self.adopts,
+            everywhere: died || self.settings.owns_process && !self.agents.adopts,
         };
         for process in orphans::sweep(&sweep) {
             record!(Warn, task_id = task.id; "killed a process that the task left behind: {process}");

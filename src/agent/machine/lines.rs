@@ -8,13 +8,13 @@ use std::io::{ErrorKind, Read};
 const LONGEST_LINE: usize = 16 * 1024;
 
 /// The reading end of a pipe.
-pub(super) struct Lines {
+pub(super) struct PipeLines {
     pipe: Heard,
     begun: Vec<u8>,
     closed: bool,
 }
 
-impl Lines {
+impl PipeLines {
     /// `None` when the system cannot read it without waiting.
     pub(super) fn of(pipe: OwnedPipe) -> Option<Self> {
         Some(Self { pipe: os::hear(pipe).ok()?, begun: Vec::new(), closed: false })
@@ -67,9 +67,9 @@ mod tests {
     use std::io::Write;
 
     /// A pipe that the children of other tests do not keep.
-    fn piped() -> (Lines, File) {
+    fn piped() -> (PipeLines, File) {
         let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        (Lines::of(reader).unwrap(), File::from(writer))
+        (PipeLines::of(reader).unwrap(), File::from(writer))
     }
 
     #[test]

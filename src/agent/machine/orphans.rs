@@ -21,7 +21,7 @@ pub(in crate::agent) const TASK_VARIABLE: &str = proc::MARK;
 const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
 
 /// How long killed processes may take to be gone.
-const PATIENCE: Duration = Duration::from_secs(3);
+pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Values by which a process of a task is recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,14 +81,14 @@ pub(super) struct Sweep<'a> {
 }
 
 /// Ends every process of the task and waits until they are gone. Returns what was ended, as
-/// `pid N (command line)`.
+/// `pid N (name of the program)`.
 pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
     let deadline = Instant::now() + PATIENCE;
     let mut ended = BTreeMap::new();
     loop {
         let found = members(sweep);
         for stat in &found {
-            ended.entry(stat.pid).or_insert_with(|| proc::command_line(stat));
+            ended.entry(stat.pid).or_insert_with(|| stat.name.clone());
             let process = Pid::from_raw(stat.pid);
             if let Some(Err(error)) = process.map(os::kill) {
                 record!(Debug; "cannot kill pid {}: {error}", stat.pid);
@@ -102,7 +102,7 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
         // Between two looks a dying process may still have forked.
         std::thread::sleep(Duration::from_millis(20));
     }
-    ended.into_iter().map(|(pid, command)| format!("pid {pid} ({command})")).collect()
+    ended.into_iter().map(|(pid, name)| format!("pid {pid} ({name})")).collect()
 }
 
 /// The living processes of the task. Reaps.

@@ -14,6 +14,8 @@ pub(super) struct Watched {
     pub(super) token: Option<Secret>,
     /// A decision of the runner to end it, for the report.
     pub(super) ended_because: Option<&'static str>,
+    /// Its prefix has ended before it.
+    pub(super) is_followed: bool,
     /// The task agent has said so.
     pub(super) begun: bool,
     /// The reason of the task agent for not beginning.
@@ -32,6 +34,7 @@ impl Watched {
             task,
             token,
             ended_because: None,
+            is_followed: false,
             begun: false,
             not_begun: None,
             rest: None,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 /// A value as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub(super) enum FileValue {
     /// `~`, `null` or nothing: as if the key were not there.
     Null,
     /// A scalar of any kind.
@@ -19,11 +19,11 @@ pub(super) enum Value {
 
 /// One key of the file with its value, and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FileEntry {
     /// Path of the key, such as `runner.name`.
     pub(super) key: String,
     /// Value as it stands in the file; null where there is none.
-    pub(super) value: Value,
+    pub(super) value: FileValue,
     /// Line of the key, from 1.
     pub(super) line: usize,
     /// Column of the key, from 1.
@@ -34,7 +34,7 @@ pub(super) struct Entry {
 const MAX_DEPTH: usize = 8;
 
 /// Reads the text of a file; the error is `line:column: reason`.
-pub(super) fn parse(text: &str) -> Result<Vec<Entry>, String> {
+pub(super) fn parse(text: &str) -> Result<Vec<FileEntry>, String> {
     let mut reader = Reader { parser: Parser::new_from_str(text), entries: Vec::new() };
     let mut documents = 0;
     loop {
@@ -55,7 +55,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<Entry>, String> {
 
 struct Reader<'a> {
     parser: Parser<'a, saphyr_parser::StrInput<'a>>,
-    entries: Vec<Entry>,
+    entries: Vec<FileEntry>,
 }
 
 impl<'a> Reader<'a> {
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
             }
             let value = match self.next()? {
                 (Event::Scalar(text, style, ..), _) => scalar(text, style),
-                (Event::SequenceStart(..), _) => Value::List(self.list(&key)?),
+                (Event::SequenceStart(..), _) => FileValue::List(self.list(&key)?),
                 (Event::MappingStart(..), span) if depth >= MAX_DEPTH => {
                     return Err(at(span, "nested too deeply"));
                 }
@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
                 (_, span) => return Err(at(span, &format!("`{key}` has no value"))),
             };
             let (line, column) = position(span);
-            self.entries.push(Entry { key, value, line, column });
+            self.entries.push(FileEntry { key, value, line, column });
         }
     }
 
@@ -116,8 +116,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> Value {
-    if is_null(&text, style) { Value::Null } else { Value::Text(text.into_owned()) }
+fn scalar(text: Cow<'_, str>, style: ScalarStyle) -> FileValue {
+    if is_null(&text, style) { FileValue::Null } else { FileValue::Text(text.into_owned()) }
 }
 
 fn is_null(text: &str, style: ScalarStyle) -> bool {
@@ -146,9 +146,9 @@ mod tests {
         assert_eq!(
             shown,
             [
-                ("api.auth_token", &Value::Text("<< AUTH_TOKEN >>".into()), 3, 3),
-                ("runner.command_prefix", &Value::List(vec!["sudo".into(), "-n".into()]), 5, 3),
-                ("runner.name", &Value::Null, 6, 3),
+                ("api.auth_token", &FileValue::Text("<< AUTH_TOKEN >>".into()), 3, 3),
+                ("runner.command_prefix", &FileValue::List(vec!["sudo".into(), "-n".into()]), 5, 3),
+                ("runner.name", &FileValue::Null, 6, 3),
             ]
         );
         assert_eq!(parse(""), Ok(vec![]));

@@ -1,20 +1,20 @@
 //! The keys of the settings file, and the variables that beat them.
 
 /// A key of the file, and the variables that beat it, strongest first.
-pub(super) struct Key {
+pub(super) struct SettingKey {
     pub(super) key: &'static str,
     pub(super) variables: &'static [&'static str],
 }
 
-const fn own(key: &'static str, variables: &'static [&'static str]) -> Key {
-    Key { key, variables }
+const fn own(key: &'static str, variables: &'static [&'static str]) -> SettingKey {
+    SettingKey { key, variables }
 }
 
 pub(super) const AUTH_TOKEN: &str = "api.auth_token";
 pub(super) const AUTH_TOKEN_FILE: &str = "api.auth_token_file";
 
 /// All keys. Variables that hold a token are never passed on to a task agent.
-pub(super) const KEYS: &[Key] = &[
+pub(super) const KEYS: &[SettingKey] = &[
     own(AUTH_TOKEN, &["CIRCLECI_RUNNER_API_AUTH_TOKEN", "LAUNCH_AGENT_API_AUTH_TOKEN", "CIRCLECI_API_TOKEN"]),
     own(AUTH_TOKEN_FILE, &["CIRCLECI_RUNNER_API_AUTH_TOKEN_FILE"]),
     own("api.url", &["CIRCLECI_RUNNER_API_URL", "LAUNCH_AGENT_API_URL"]),
@@ -65,7 +65,7 @@ pub(super) const KEYS: &[Key] = &[
 
 /// The variables that a task agent must not see.
 pub(in crate::agent) fn token_variables() -> impl Iterator<Item = &'static str> {
-    let is_token = |key: &&Key| matches!(key.key, AUTH_TOKEN | AUTH_TOKEN_FILE);
+    let is_token = |key: &&SettingKey| matches!(key.key, AUTH_TOKEN | AUTH_TOKEN_FILE);
     KEYS.iter().filter(is_token).flat_map(|key| key.variables).copied()
 }
 

@@ -1,6 +1,6 @@
 //! Text and variables in, checked settings out. No IO.
 
-use super::file::Value;
+use super::file::FileValue;
 use super::keys::{AUTH_TOKEN, AUTH_TOKEN_FILE};
 use super::parts::{Quotas, Status};
 use super::sources::{Given, Sources};
@@ -51,6 +51,9 @@ pub struct Settings {
     pub confine: bool,
     /// The repository that `checkout` takes commits from, whatever the task says. No key of the file sets it.
     pub local_source: Option<LocalSource>,
+    /// The folder in which a control plane of this host keeps output. No key of the file sets it.
+    #[cfg(feature = "server")]
+    pub output_directory: Option<PathBuf>,
     /// `runner.task_agent_directory`; holds `circleci-agent` and `circleci`. `None`: there is no home.
     pub task_agent_directory: Option<PathBuf>,
     /// `runner.command_prefix`.
@@ -83,7 +86,7 @@ pub struct Settings {
     /// `status.*`.
     pub status: Status,
     /// `logging.*`.
-    pub logging: logging::Options,
+    pub logging: logging::LogOptions,
     /// Warnings for the operator, for the log once it is open.
     pub warnings: Vec<String>,
     /// The file that they were read from.
@@ -104,6 +107,8 @@ impl Settings {
             drop_output_on_full_disk: false,
             confine: false,
             local_source: None,
+            #[cfg(feature = "server")]
+            output_directory: None,
             task_agent_directory: None,
             command_prefix: Vec::new(),
             use_home_ssh_dir_for_checkout_keys: false,
@@ -119,7 +124,7 @@ impl Settings {
             gates: Gates::default(),
             quotas: Quotas::default(),
             status: Status::default(),
-            logging: logging::Options::default(),
+            logging: logging::LogOptions::default(),
             warnings: Vec::new(),
             file: None,
         }
@@ -131,7 +136,7 @@ impl Settings {
 pub(super) struct Host {
     /// Name of the host.
     pub name: String,
-    /// `HOME`.
+    /// Home of the user, from `HOME`.
     pub home: Option<String>,
     /// `XDG_STATE_HOME`.
     pub state_home: Option<String>,
@@ -313,7 +318,7 @@ fn token(
             };
             Given {
                 key: AUTH_TOKEN_FILE,
-                value: Value::Text(path.to_string_lossy().into_owned()),
+                value: FileValue::Text(path.to_string_lossy().into_owned()),
                 place: String::new(),
                 what: "the credential `token`".to_owned(),
                 from_variable: true,

@@ -1,14 +1,14 @@
 //! Sources of values of settings: a variable, a line of the file, or nowhere. Every wrong value is written down,
 //! so that all of them are told at once.
 
-use super::file::{self, Entry, Value};
+use super::file::{self, FileEntry, FileValue};
 use super::keys::{AUTH_TOKEN, KEYS, meant};
 use std::cell::RefCell;
 
 /// A value and where it comes from.
 pub(super) struct Given {
     pub(super) key: &'static str,
-    pub(super) value: Value,
+    pub(super) value: FileValue,
     /// `FILE:LINE:COLUMN: ` or empty.
     pub(super) place: String,
     /// The variable's name, or the key in backticks.
@@ -20,10 +20,10 @@ impl Given {
     /// A sentence about a value that is of no use.
     pub(super) fn wrong(&self, why: &str) -> String {
         let shown = match &self.value {
-            Value::Null => "empty".to_owned(),
-            Value::Text(_) if self.key == AUTH_TOKEN => "not usable".to_owned(),
-            Value::Text(text) => format!("`{}`", text.escape_debug()),
-            Value::List(items) => format!("`{items:?}`"),
+            FileValue::Null => "empty".to_owned(),
+            FileValue::Text(_) if self.key == AUTH_TOKEN => "not usable".to_owned(),
+            FileValue::Text(text) => format!("`{}`", text.escape_debug()),
+            FileValue::List(items) => format!("`{items:?}`"),
         };
         format!("{}{} is {shown}: {why}", self.place, self.what)
     }
@@ -31,7 +31,7 @@ impl Given {
     /// The value, which is to be a single one.
     pub(super) fn text(&self) -> Result<&str, String> {
         match &self.value {
-            Value::Text(text) => Ok(text.trim()),
+            FileValue::Text(text) => Ok(text.trim()),
             _ => Err(self.wrong("expected a single value")),
         }
     }
@@ -40,7 +40,7 @@ impl Given {
 /// The file and the environment, and what is wrong in them.
 pub(super) struct Sources<'a> {
     /// Path of the file as the operator wrote it, and what is in it.
-    file: Option<(&'a str, Vec<Entry>)>,
+    file: Option<(&'a str, Vec<FileEntry>)>,
     environment: &'a dyn Fn(&str) -> Option<String>,
     problems: RefCell<Vec<String>>,
 }
@@ -65,7 +65,7 @@ impl<'a> Sources<'a> {
         let Some((path, entries)) = &self.file else { return };
         for entry in entries.iter().filter(|entry| !KEYS.iter().any(|key| key.key == entry.key)) {
             let hint = meant(&entry.key).map_or_else(String::new, |key| format!(" (did you mean `{key}`?)"));
-            let Entry { key, line, column, .. } = entry;
+            let FileEntry { key, line, column, .. } = entry;
             self.wrong(format!("{path}:{line}:{column}: there is no setting `{key}`{hint}"));
         }
     }
@@ -98,14 +98,14 @@ impl<'a> Sources<'a> {
         if let Some((name, value)) = variable {
             return Some(Given {
                 key: key.key,
-                value: Value::Text(value),
+                value: FileValue::Text(value),
                 place: String::new(),
                 what: name.to_owned(),
                 from_variable: true,
             });
         }
         let (path, entries) = self.file.as_ref()?;
-        let entry = entries.iter().find(|entry| entry.key == wanted && entry.value != Value::Null)?;
+        let entry = entries.iter().find(|entry| entry.key == wanted && entry.value != FileValue::Null)?;
         Some(Given {
             key: key.key,
             value: entry.value.clone(),
@@ -137,9 +137,9 @@ impl<'a> Sources<'a> {
     ) -> Vec<String> {
         let Some(given) = self.get(key) else { return Vec::new() };
         let items = match &given.value {
-            Value::List(items) => Ok(items.clone()),
-            Value::Text(text) => super::value::list(text),
-            Value::Null => Ok(Vec::new()),
+            FileValue::List(items) => Ok(items.clone()),
+            FileValue::Text(text) => super::value::list(text),
+            FileValue::Null => Ok(Vec::new()),
         };
         let checked = items.and_then(|items| match check(&items) {
             Ok(()) => Ok(items),

@@ -56,14 +56,14 @@ pub(super) fn page(board: &Board, working_directory: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::board::State;
+    use crate::agent::board::Activity;
     use std::time::Duration;
 
     #[test]
     fn a_page_has_heads_samples_and_escaped_labels() {
         let board = Board::new("n", "https://ci");
         board.class("a/\"b\\");
-        board.state(State::Idle, "");
+        board.state(Activity::Idle, "");
         board.claimed("nothing");
         board.begun("t", "j", Duration::from_secs(45));
         board.ended("failed");

@@ -2,7 +2,7 @@
 
 use crate::config::diagnostic::Severity;
 use crate::config::session::{NodeReader, present};
-use crate::config::values::{Data, Entry, Node, Pos, ScalarKind, Style};
+use crate::config::values::{Data, Entry, Node, Notation, Pos, ScalarKind};
 use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
@@ -97,7 +97,7 @@ impl ParameterType {
     pub(crate) fn check(&self, node: &Node) -> Result<Data, String> {
         let scalar = node.as_scalar();
         let text = node.as_str();
-        let plain = scalar.is_some_and(|scalar| scalar.style == Style::Plain);
+        let plain = scalar.is_some_and(|scalar| scalar.style == Notation::Plain);
         match self {
             // A pipeline value that does not apply is an empty text.
             ParameterType::String if scalar.is_some_and(|s| s.kind == ScalarKind::Null && s.substituted) => {

@@ -24,6 +24,8 @@ pub(crate) struct Draft {
     pub(crate) kind: JobKind,
     /// Whether there is such a job.
     pub(crate) is_defined: bool,
+    /// Whether its label is a name that it has; that of a member of a matrix over what its job does not take is not.
+    pub(crate) is_named: bool,
     pub(crate) wanted: Vec<RequiresItem>,
     /// Further drafts that it waits for, by index: they hold a job group together.
     pub(crate) links: Vec<(usize, Vec<RequiredStatus>)>,
@@ -49,6 +51,7 @@ impl Draft {
             prefix: String::new(),
             kind,
             is_defined: true,
+            is_named: true,
             wanted: Vec::new(),
             links: Vec::new(),
             members: None,
@@ -78,6 +81,7 @@ impl Draft {
             prefix,
             kind: _,
             is_defined: _,
+            is_named: _,
             wanted: _,
             links: _,
             members: _,

@@ -187,8 +187,20 @@ fn targets(
     let elsewhere = if space == 0 { "" } else { " of the same job group" };
     // Neither itself nor what is nothing itself can be meant.
     let can_be_meant = |other: &usize| drafts[*other].is_defined && drafts[*other].entry != draft.entry;
-    let known = labels.iter().filter(|((at, _), drafts)| *at == space && drafts.iter().any(can_be_meant));
-    let known: Vec<&str> = known.map(|((_, name), _)| *name).collect();
+    let mut known = Vec::new();
+    for ((_, name), others) in labels.iter().filter(|((at, _), _)| *at == space) {
+        let is_own = |other: &&usize| drafts[**other].is_named || drafts[**other].label != *name;
+        let others = others.iter().filter(|other| can_be_meant(other)).filter(is_own);
+        let entries: HashSet<usize> = others.map(|other| drafts[*other].entry).collect();
+        // What several entries are called is the name of none: those have it with numbers.
+        if entries.len() == 1 {
+            known.push(*name);
+        }
+    }
+    let numbered = finals.iter().filter(|(key, other)| {
+        key.0 == space && !labels.contains_key(*key) && drafts[**other].is_named && can_be_meant(other)
+    });
+    known.extend(numbered.map(|((_, name), _)| *name));
     let what = if known.is_empty() { "other jobs" } else { "jobs" };
     let choices = read.report.choices(Severity::Error, wanted.pos, what, &wanted.name, known);
     Err(format!(

@@ -153,6 +153,11 @@ impl Workflows<'_> {
                 other_names: alias.into_iter().chain([entry.job.to_string()]).collect(),
             });
         }
+        let definition = self.expander.library.find(Element::Job, &entry.job, 0);
+        let takes = |argument: &Entry| {
+            let own = definition.as_ref().and_then(|definition| definition.own());
+            own.is_none_or(|(_, parameters)| parameters.has(&argument.key))
+        };
         let draft = Draft {
             space: around.space,
             job: Some(entry.job.clone()),
@@ -166,7 +171,11 @@ impl Workflows<'_> {
             is_defined: kind.is_some()
                 || options.get("type").is_some()
                 || entry.job.contains('/')
-                || self.expander.library.find(Element::Job, &entry.job, 0).is_some(),
+                || definition.is_some(),
+            is_named: present(options, "name").is_some()
+                || member.is_none_or(|(member, _)| {
+                    member.values.iter().all(|value| &*value.key == "name" || takes(value))
+                }),
             ..Draft::new(number, entry.pos, label, kind.unwrap_or(JobKind::NoOp))
         };
         if self.budget.spend(entry.pos, 0, draft.cost()) {

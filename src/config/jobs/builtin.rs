@@ -6,7 +6,7 @@ use crate::config::limits;
 use crate::config::session::{NodeReader, Report, present};
 use crate::config::values::{Data, Map, Node, Pos};
 use crate::protocol::duration;
-use crate::protocol::{Action, CheckoutMethod, Run, Step, When};
+use crate::protocol::{CheckoutMethod, Run, Step, StepAction, When};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -14,34 +14,34 @@ const NO_OUTPUT_TIMEOUT: Duration = Duration::from_secs(600);
 const LONGEST_RERUN_DELAY_S: u64 = 600;
 
 /// Title of a built-in step without `name`; that of `run` is its command.
-pub(crate) fn default_title(action: &Action) -> &str {
+pub(crate) fn default_title(action: &StepAction) -> &str {
     match action {
-        Action::Run(run) => &run.command,
-        Action::Checkout { .. } => "Checkout code",
-        Action::StoreArtifacts { .. } => "Uploading artifacts",
-        Action::StoreTestResults { .. } => "Uploading test results",
-        Action::SaveCache { .. } => "Saving cache",
-        Action::RestoreCache { .. } => "Restoring cache",
-        Action::PersistToWorkspace { .. } => "Persisting to workspace",
-        Action::AttachWorkspace { .. } => "Attaching workspace",
-        Action::AddSshKeys { .. } => "Installing additional SSH keys",
-        Action::SetupRemoteDocker => "Setting up remote Docker",
-        Action::InstallSigningBundle => "Installing signing bundle",
+        StepAction::Run(run) => &run.command,
+        StepAction::Checkout { .. } => "Checkout code",
+        StepAction::StoreArtifacts { .. } => "Uploading artifacts",
+        StepAction::StoreTestResults { .. } => "Uploading test results",
+        StepAction::SaveCache { .. } => "Saving cache",
+        StepAction::RestoreCache { .. } => "Restoring cache",
+        StepAction::PersistToWorkspace { .. } => "Persisting to workspace",
+        StepAction::AttachWorkspace { .. } => "Attaching workspace",
+        StepAction::AddSshKeys { .. } => "Installing additional SSH keys",
+        StepAction::SetupRemoteDocker => "Setting up remote Docker",
+        StepAction::InstallSigningBundle => "Installing signing bundle",
     }
 }
 
 /// The capability that a step needs and no runner of this version has.
-fn not_yet(action: &Action) -> Option<&'static str> {
+fn not_yet(action: &StepAction) -> Option<&'static str> {
     match action {
-        Action::AddSshKeys { .. } => Some("SSH keys of projects"),
+        StepAction::AddSshKeys { .. } => Some("SSH keys of projects"),
         _ => None,
     }
 }
 
 /// `when` of a built-in step without the key.
-pub(crate) fn default_when(action: &Action) -> When {
+pub(crate) fn default_when(action: &StepAction) -> When {
     match action {
-        Action::StoreArtifacts { .. } | Action::StoreTestResults { .. } => When::Always,
+        StepAction::StoreArtifacts { .. } | StepAction::StoreTestResults { .. } => When::Always,
         _ => When::OnSuccess,
     }
 }
@@ -91,7 +91,7 @@ impl Builtins<'_> {
                 allows_when = true;
                 let mut run = self.run(&fields)?;
                 run.first_node_only = name == "deploy";
-                Action::Run(run)
+                StepAction::Run(run)
             }
             "checkout" => self.checkout(&fields)?,
             "store_artifacts" => {
@@ -99,12 +99,12 @@ impl Builtins<'_> {
                 self.check_step_keys(&fields, &["path", "destination", "when", "name"]);
                 let path = self.read.required_text(&map, "path", &what, pos)?.to_string();
                 let destination = self.read.text(&map, "destination", &what)?.map(|text| text.to_string());
-                Action::StoreArtifacts { path, destination: destination.filter(|text| !text.is_empty()) }
+                StepAction::StoreArtifacts { path, destination: destination.filter(|text| !text.is_empty()) }
             }
             "store_test_results" => {
                 allows_when = true;
                 self.check_step_keys(&fields, &["path", "when", "name"]);
-                Action::StoreTestResults {
+                StepAction::StoreTestResults {
                     path: self.read.required_text(&map, "path", &what, pos)?.to_string(),
                 }
             }
@@ -113,7 +113,7 @@ impl Builtins<'_> {
                 self.check_step_keys(&fields, &["key", "paths", "when", "name"]);
                 let key = self.read.required_text(&map, "key", &what, pos);
                 let paths = self.paths(&fields);
-                Action::SaveCache { key: key?.to_string(), paths: paths? }
+                StepAction::SaveCache { key: key?.to_string(), paths: paths? }
             }
             "restore_cache" => {
                 self.check_step_keys(&fields, &["key", "keys", "name"]);
@@ -127,17 +127,19 @@ impl Builtins<'_> {
                     self.report.error(pos, format!("{what} needs `key` or `keys`"));
                     return None;
                 }
-                Action::RestoreCache { keys }
+                StepAction::RestoreCache { keys }
             }
             "persist_to_workspace" => {
                 self.check_step_keys(&fields, &["root", "paths", "name"]);
                 let root = self.read.required_text(&map, "root", &what, pos);
                 let paths = self.paths(&fields);
-                Action::PersistToWorkspace { root: root?.to_string(), paths: paths? }
+                StepAction::PersistToWorkspace { root: root?.to_string(), paths: paths? }
             }
             "attach_workspace" => {
                 self.check_step_keys(&fields, &["at", "name"]);
-                Action::AttachWorkspace { at: self.read.required_text(&map, "at", &what, pos)?.to_string() }
+                StepAction::AttachWorkspace {
+                    at: self.read.required_text(&map, "at", &what, pos)?.to_string(),
+                }
             }
             "add_ssh_keys" => {
                 self.check_step_keys(&fields, &["fingerprints", "name"]);
@@ -145,7 +147,7 @@ impl Builtins<'_> {
                     Some(node) => self.read.text_list(node, format_args!("`fingerprints` of {what}"))?,
                     None => Vec::new(),
                 };
-                Action::AddSshKeys { fingerprints: fingerprints.iter().map(|f| f.to_string()).collect() }
+                StepAction::AddSshKeys { fingerprints: fingerprints.iter().map(|f| f.to_string()).collect() }
             }
             "setup_remote_docker" => {
                 self.check_step_keys(
@@ -158,13 +160,13 @@ impl Builtins<'_> {
                     pos,
                     "`setup_remote_docker` does nothing on a machine runner: use the Docker of the machine",
                 );
-                Action::SetupRemoteDocker
+                StepAction::SetupRemoteDocker
             }
             _ => {
                 self.check_step_keys(&fields, &["name"]);
                 self.report
                     .warn(pos, "`install_signing_bundle` needs the hosted service: the step will fail");
-                Action::InstallSigningBundle
+                StepAction::InstallSigningBundle
             }
         };
         if let Some(missing) = not_yet(&action) {
@@ -199,7 +201,7 @@ impl Builtins<'_> {
             auto_rerun_delay_ms: 0,
             first_node_only,
         };
-        Some(Step { name: run.command.clone(), when: When::OnSuccess, action: Action::Run(run) })
+        Some(Step { name: run.command.clone(), when: When::OnSuccess, action: StepAction::Run(run) })
     }
 
     fn command(&self, text: &str, pos: Pos) -> Option<String> {
@@ -315,7 +317,7 @@ impl Builtins<'_> {
         delay.map(Duration::from_secs)
     }
 
-    fn when(&self, fields: &Fields<'_>, action: &Action) -> Option<When> {
+    fn when(&self, fields: &Fields<'_>, action: &StepAction) -> Option<When> {
         let Some(node) = present(fields.map, "when") else { return Some(default_when(action)) };
         match node.as_str().map(|text| &**text) {
             Some("always") => Some(When::Always),
@@ -355,7 +357,7 @@ impl Builtins<'_> {
         Some(texts.iter().map(|text| text.to_string()).collect())
     }
 
-    fn checkout(&self, fields: &Fields<'_>) -> Option<Action> {
+    fn checkout(&self, fields: &Fields<'_>) -> Option<StepAction> {
         let Fields { map, what, pos } = *fields;
         self.check_step_keys(fields, &["path", "method", "depth", "name"]);
         let path = self.read.text(map, "path", what)?.map_or_else(|| ".".to_owned(), |path| path.to_string());
@@ -385,7 +387,7 @@ impl Builtins<'_> {
                 return None;
             }
         };
-        Some(Action::Checkout { path, method })
+        Some(StepAction::Checkout { path, method })
     }
 }
 

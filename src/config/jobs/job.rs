@@ -13,7 +13,7 @@ use crate::config::limits;
 use crate::config::session::{Report, cost, present};
 use crate::config::values::{Entry, Map, Node, Pos, StepList, shorten};
 use crate::protocol::limits::JOB_BYTES;
-use crate::protocol::{Action, Job};
+use crate::protocol::{Job, StepAction};
 use std::collections::BTreeMap;
 
 const TYPES: &[&str] = &["build", "approval", "no-op", "release", "lock", "unlock"];
@@ -234,7 +234,8 @@ impl Expander<'_> {
         }
         let retention = self.retention(&settings, label);
         let steps = [pre, steps?, post].into_iter().flat_map(|list| list.steps).collect::<Vec<_>>();
-        let mut remote_docker = steps.iter().filter(|placed| placed.step.action == Action::SetupRemoteDocker);
+        let mut remote_docker =
+            steps.iter().filter(|placed| placed.step.action == StepAction::SetupRemoteDocker);
         if let (Some(_), Some(second)) = (remote_docker.next(), remote_docker.next()) {
             self.report.error(second.pos, format!("{label} has more than one `setup_remote_docker`"));
         }

@@ -3,7 +3,7 @@
 //! Only `false` and undefined are falsy here. An operator with an undefined operand is undefined, so
 //! that `x == "a"` and `x != "a"` are both false for a value that does not apply.
 
-use crate::config::syntax::{Expression, Infix, Name};
+use crate::config::syntax::{Expression, Identifier, Infix};
 use crate::config::values::{Data, ScalarKind};
 use std::rc::Rc;
 
@@ -86,7 +86,7 @@ impl Expression {
     /// The value, with `look_up` called for each name that matters.
     pub(crate) fn evaluate<E>(
         &self,
-        look_up: &mut dyn FnMut(&Name) -> Result<Value, E>,
+        look_up: &mut dyn FnMut(&Identifier) -> Result<Value, E>,
     ) -> Result<Value, EvaluationError<E>> {
         Ok(match self {
             Expression::Integer(value) => Value::Integer(*value),

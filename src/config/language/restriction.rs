@@ -5,7 +5,7 @@
 
 use super::evaluate::{EvaluationError, Value};
 use super::pipeline;
-use crate::config::syntax::{Name, parse};
+use crate::config::syntax::{Identifier, parse};
 use serde_json::Value as Json;
 
 /// Whether the job is a rerun with SSH.
@@ -31,7 +31,7 @@ pub fn check_rule(source: &str) -> Result<(), String> {
 pub fn rule_holds(source: &str, values: &dyn Fn(&str) -> Option<Json>) -> Result<bool, String> {
     check_rule(source)?;
     let expression = parse(source).map_err(|error| error.message)?;
-    let mut look_up = |name: &Name| -> Result<Value, String> {
+    let mut look_up = |name: &Identifier| -> Result<Value, String> {
         Ok(values(&name.text).map_or(Value::Undefined, |value| Value::of(&pipeline::from_json(&value))))
     };
     match expression.evaluate(&mut look_up) {

@@ -7,8 +7,8 @@ use crate::config::diagnostic::Severity::{Error, Warning};
 use crate::config::input::Input;
 use crate::config::limits;
 use crate::config::session::{Budget, NodeReader, Report, cost};
-use crate::config::syntax::template::{self, Part, Tag, Template};
-use crate::config::syntax::{Expression, Name};
+use crate::config::syntax::template::{self, Template, TemplatePart, TemplateTag};
+use crate::config::syntax::{Expression, Identifier};
 use crate::config::values::{Bindings, Data, Entry, Map, Node, Pos, Scalar, Seq};
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -89,7 +89,7 @@ impl<'c> Language<'c> {
         self.report.place_in(at.pos, at.scalar, at.offset + offset)
     }
 
-    fn look_up(&self, name: &Name, at: At<'_>, scope: &Scope) -> Result<Value, Missing> {
+    fn look_up(&self, name: &Identifier, at: At<'_>, scope: &Scope) -> Result<Value, Missing> {
         let (offset, name) = (name.offset, &*name.text);
         if let Some(name) = name.strip_prefix("parameters.") {
             let Some(bindings) = &scope.parameters else {
@@ -189,7 +189,7 @@ impl<'c> Language<'c> {
             }
             Err(EvaluationError::Name((name, Missing::Hidden(message)))) => (name.offset, message),
             Err(EvaluationError::Name((name, Missing::Undeclared(hint)))) => {
-                let Name { text, offset } = name;
+                let Identifier { text, offset } = name;
                 let message = match expression {
                     Expression::Name(_) if text.contains("parameters.") => {
                         format!("Arguments referenced without declared parameters: {text}{hint}")
@@ -213,7 +213,7 @@ impl<'c> Language<'c> {
         None
     }
 
-    fn tag(&self, tag: &Tag, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Value> {
+    fn tag(&self, tag: &TemplateTag, pos: Pos, scalar: &Scalar, scope: &Scope) -> Option<Value> {
         self.evaluate(&tag.expression, &tag.source, At { pos, scalar, offset: tag.offset }, scope)
     }
 
@@ -230,7 +230,7 @@ impl<'c> Language<'c> {
 
     fn render(
         &self,
-        parts: &[Part],
+        parts: &[TemplatePart],
         pos: Pos,
         scalar: &Scalar,
         scope: &Scope,
@@ -239,8 +239,8 @@ impl<'c> Language<'c> {
         let mut complete = Some(());
         for part in parts {
             match part {
-                Part::Text(text) => out.push_str(text),
-                Part::Tag(tag) => match self.tag(tag, pos, scalar, scope) {
+                TemplatePart::Text(text) => out.push_str(text),
+                TemplatePart::Tag(tag) => match self.tag(tag, pos, scalar, scope) {
                     Some(value) => match value.into_data() {
                         Data::Scalar(value) => out.push_str(&value.rendered()),
                         Data::Executor(executor) => out.push_str(&executor.name),
@@ -255,7 +255,7 @@ impl<'c> Language<'c> {
                     },
                     None => complete = None,
                 },
-                Part::Section { name, inverted, parts } => match self.tag(name, pos, scalar, scope) {
+                TemplatePart::Section { name, inverted, parts } => match self.tag(name, pos, scalar, scope) {
                     Some(value) => {
                         if value.into_data().is_falsy() == *inverted {
                             complete = complete.and(self.render(parts, pos, scalar, scope, out));

@@ -6,7 +6,7 @@
 use crate::config::values::Data;
 use crate::config::{Executor, Image, Schedule};
 use crate::protocol::limits::JOB_BYTES;
-use crate::protocol::{Action, Job, Run, Step, Words};
+use crate::protocol::{Job, Run, Step, StepAction, Words};
 use std::collections::BTreeMap;
 
 /// Overhead of a text in memory: many empty ones are not free.
@@ -72,7 +72,7 @@ pub(crate) fn step(step: &Step) -> usize {
     let Step { name, when: _, action } = step;
     text(name)
         + match action {
-            Action::Run(Run {
+            StepAction::Run(Run {
                 command,
                 shell,
                 environment,
@@ -83,15 +83,15 @@ pub(crate) fn step(step: &Step) -> usize {
                 auto_rerun_delay_ms: _,
                 first_node_only: _,
             }) => text(command) + optional(shell) + variables(environment) + optional(working_directory),
-            Action::Checkout { path, method: _ } => text(path),
-            Action::StoreArtifacts { path, destination } => text(path) + optional(destination),
-            Action::StoreTestResults { path } => text(path),
-            Action::SaveCache { key, paths } => text(key) + list(paths),
-            Action::RestoreCache { keys } => list(keys),
-            Action::PersistToWorkspace { root, paths } => text(root) + list(paths),
-            Action::AttachWorkspace { at } => text(at),
-            Action::AddSshKeys { fingerprints } => list(fingerprints),
-            Action::SetupRemoteDocker | Action::InstallSigningBundle => 0,
+            StepAction::Checkout { path, method: _ } => text(path),
+            StepAction::StoreArtifacts { path, destination } => text(path) + optional(destination),
+            StepAction::StoreTestResults { path } => text(path),
+            StepAction::SaveCache { key, paths } => text(key) + list(paths),
+            StepAction::RestoreCache { keys } => list(keys),
+            StepAction::PersistToWorkspace { root, paths } => text(root) + list(paths),
+            StepAction::AttachWorkspace { at } => text(at),
+            StepAction::AddSshKeys { fingerprints } => list(fingerprints),
+            StepAction::SetupRemoteDocker | StepAction::InstallSigningBundle => 0,
         }
 }
 

@@ -7,7 +7,7 @@
 use super::suggest;
 use crate::config::diagnostic::{Diagnostic, Diagnostics, Note, Severity};
 use crate::config::limits;
-use crate::config::values::{Pos, Scalar, Style};
+use crate::config::values::{Notation, Pos, Scalar};
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -196,14 +196,15 @@ impl Report {
         let content = scalar.text[line_start..].lines().next().unwrap_or_default();
         let candidates: &[usize] = match scalar.style {
             // The place of a block is its first line of text, or the line above.
-            Style::Block => &[breaks, breaks + 1],
-            Style::Plain | Style::Quoted if breaks == 0 => &[0],
-            Style::Plain | Style::Quoted => &[],
+            Notation::Block => &[breaks, breaks + 1],
+            Notation::Plain | Notation::Quoted if breaks == 0 => &[0],
+            Notation::Plain | Notation::Quoted => &[],
         };
         for down in candidates {
             let line = pos.line + u32::try_from(*down).unwrap_or(0);
             let source = files.get(pos.file as usize).map_or("", |file| file.line(line));
-            let from = if scalar.style == Style::Block { 0 } else { (pos.column as usize).saturating_sub(1) };
+            let from =
+                if scalar.style == Notation::Block { 0 } else { (pos.column as usize).saturating_sub(1) };
             let skipped: usize = source.chars().take(from).map(char::len_utf8).sum();
             if let Some(found) = source[skipped..].find(content) {
                 let chars = source[..skipped + found].chars().count() + before[line_start..].chars().count();

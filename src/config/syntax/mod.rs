@@ -11,5 +11,5 @@ mod pattern;
 mod re2;
 
 pub(crate) use lex::SyntaxError;
-pub(crate) use parse::{Expression, Infix, Name, parse};
+pub(crate) use parse::{Expression, Identifier, Infix, parse};
 pub(crate) use pattern::Pattern;

@@ -11,7 +11,7 @@ pub(crate) enum Expression {
     Integer(i64),
     String(Rc<str>),
     Boolean(bool),
-    Name(Name),
+    Name(Identifier),
     Not(Box<Expression>),
     And(Box<Expression>, Box<Expression>),
     Or(Box<Expression>, Box<Expression>),
@@ -22,7 +22,7 @@ pub(crate) enum Expression {
 
 /// A name and where it stands, as a byte offset.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Name {
+pub(crate) struct Identifier {
     pub(crate) text: Rc<str>,
     pub(crate) offset: usize,
 }
@@ -68,7 +68,7 @@ impl Expression {
     }
 
     /// All names in it.
-    pub(crate) fn names<'a>(&'a self, into: &mut Vec<&'a Name>) {
+    pub(crate) fn names<'a>(&'a self, into: &mut Vec<&'a Identifier>) {
         match self {
             Expression::Name(name) => into.push(name),
             Expression::Not(a) | Expression::Matches(a, _, _) => a.names(into),
@@ -195,7 +195,9 @@ impl Parser {
             Some(Token::String(text)) => Expression::String(text.clone()),
             Some(Token::True) => Expression::Boolean(true),
             Some(Token::False) => Expression::Boolean(false),
-            Some(Token::Name(name)) => Expression::Name(Name { text: name.clone(), offset: self.offset() }),
+            Some(Token::Name(name)) => {
+                Expression::Name(Identifier { text: name.clone(), offset: self.offset() })
+            }
             Some(Token::Open) => {
                 self.next += 1;
                 let inner = self.or()?;

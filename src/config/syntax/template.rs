@@ -1,30 +1,30 @@
 //! `<< >>` tags in a text: found, unescaped and parsed. Names are looked up by the caller.
 
 use crate::config::limits;
-use crate::config::syntax::{Expression, Name, SyntaxError, parse as parse_expression};
+use crate::config::syntax::{Expression, Identifier, SyntaxError, parse as parse_expression};
 use std::rc::Rc;
 
 /// A text cut at its tags.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Template {
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, PartialEq)]
-pub(crate) enum Part {
+pub(crate) enum TemplatePart {
     Text(String),
-    Tag(Tag),
+    Tag(TemplateTag),
     /// `<<# name >> .. <</ name >>`, or `<<^ name >>` for a section that stands when the name is falsy.
     Section {
-        name: Tag,
+        name: TemplateTag,
         inverted: bool,
-        parts: Vec<Part>,
+        parts: Vec<TemplatePart>,
     },
 }
 
 /// A tag: the text between `<<` and `>>`, trimmed, as an expression.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Tag {
+pub(crate) struct TemplateTag {
     pub(crate) source: Rc<str>,
     /// Byte offset of `source` in the text.
     pub(crate) offset: usize,
@@ -33,18 +33,18 @@ pub(crate) struct Tag {
 
 impl Template {
     /// The tag that is all of the text, whose value then keeps its type.
-    pub(crate) fn sole_tag(&self) -> Option<&Tag> {
+    pub(crate) fn sole_tag(&self) -> Option<&TemplateTag> {
         match self.parts.as_slice() {
-            [Part::Tag(tag)] => Some(tag),
+            [TemplatePart::Tag(tag)] => Some(tag),
             _ => None,
         }
     }
 }
 
 struct Open {
-    name: Tag,
+    name: TemplateTag,
     inverted: bool,
-    before: Vec<Part>,
+    before: Vec<TemplatePart>,
 }
 
 /// Cuts a text at its tags.
@@ -83,10 +83,10 @@ pub(crate) fn parse(text: &str) -> Result<Template, SyntaxError> {
                 return Err(fail("Expected section end tag to match start tag"));
             }
             let inner = std::mem::replace(&mut parts, open.before);
-            parts.push(Part::Section { name: open.name, inverted: open.inverted, parts: inner });
+            parts.push(TemplatePart::Section { name: open.name, inverted: open.inverted, parts: inner });
         } else {
             flush(&mut literal, &mut parts);
-            parts.push(Part::Tag(tag(body, offset)?));
+            parts.push(TemplatePart::Tag(tag(body, offset)?));
         }
     }
     if let Some(open) = sections.pop() {
@@ -98,9 +98,9 @@ pub(crate) fn parse(text: &str) -> Result<Template, SyntaxError> {
     Ok(Template { parts })
 }
 
-fn flush(literal: &mut String, parts: &mut Vec<Part>) {
+fn flush(literal: &mut String, parts: &mut Vec<TemplatePart>) {
     if !literal.is_empty() {
-        parts.push(Part::Text(std::mem::take(literal)));
+        parts.push(TemplatePart::Text(std::mem::take(literal)));
     }
 }
 
@@ -126,16 +126,16 @@ fn body(text: &str, start: usize) -> Result<(&str, usize), SyntaxError> {
     Ok((body, start + 2 + length + 2))
 }
 
-fn section_name(text: &str, offset: usize) -> Result<Tag, SyntaxError> {
+fn section_name(text: &str, offset: usize) -> Result<TemplateTag, SyntaxError> {
     let source = text.trim();
     let offset = offset + (text.len() - text.trim_start().len());
     match parse_expression(source) {
-        Ok(expression @ Expression::Name(_)) => Ok(Tag { source: source.into(), offset, expression }),
+        Ok(expression @ Expression::Name(_)) => Ok(TemplateTag { source: source.into(), offset, expression }),
         _ => Err(SyntaxError { offset, message: "Expected valid identifier".into() }),
     }
 }
 
-fn tag(body: &str, offset: usize) -> Result<Tag, SyntaxError> {
+fn tag(body: &str, offset: usize) -> Result<TemplateTag, SyntaxError> {
     let source = body.trim();
     let offset = offset + (body.len() - body.trim_start().len());
     if source.starts_with("include(") {
@@ -145,7 +145,7 @@ fn tag(body: &str, offset: usize) -> Result<Tag, SyntaxError> {
     }
     let expression = match parse_expression(source) {
         Ok(expression) => expression,
-        Err(_) if is_odd_name(source) => Expression::Name(Name { text: source.into(), offset: 0 }),
+        Err(_) if is_odd_name(source) => Expression::Name(Identifier { text: source.into(), offset: 0 }),
         Err(error) => {
             // A here-document that is not escaped looks like this too, unless a value is named.
             let meant = ["pipeline.", "parameters.", "matrix."].iter().any(|root| source.contains(root));
@@ -154,7 +154,7 @@ fn tag(body: &str, offset: usize) -> Result<Tag, SyntaxError> {
             return Err(SyntaxError { offset: offset + error.offset, message });
         }
     };
-    Ok(Tag { source: source.into(), offset, expression })
+    Ok(TemplateTag { source: source.into(), offset, expression })
 }
 
 /// `[\w-]+(\.\S+)*`: names with characters that expressions do not have are looked up as they stand.
@@ -174,13 +174,13 @@ mod tests {
 
     /// Tags as `{source}`, sections as `#name[..]` or `^name[..]`.
     fn show(text: &str) -> String {
-        fn all(parts: &[Part]) -> String {
+        fn all(parts: &[TemplatePart]) -> String {
             parts
                 .iter()
                 .map(|part| match part {
-                    Part::Text(text) => text.clone(),
-                    Part::Tag(tag) => format!("{{{}}}", tag.source),
-                    Part::Section { name, inverted, parts: inner } => {
+                    TemplatePart::Text(text) => text.clone(),
+                    TemplatePart::Tag(tag) => format!("{{{}}}", tag.source),
+                    TemplatePart::Section { name, inverted, parts: inner } => {
                         format!("{}{}[{}]", if *inverted { '^' } else { '#' }, name.source, all(inner))
                     }
                 })

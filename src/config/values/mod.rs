@@ -3,6 +3,6 @@
 mod tree;
 
 pub(crate) use tree::{
-    Bindings, Data, Entry, ExecutorValue, Map, Node, PlacedStep, Pos, Scalar, ScalarKind, Seq, StepList,
-    Style, shorten,
+    Bindings, Data, Entry, ExecutorValue, Map, Node, Notation, PlacedStep, Pos, Scalar, ScalarKind, Seq,
+    StepList, shorten,
 };

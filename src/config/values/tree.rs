@@ -43,7 +43,7 @@ pub(crate) enum Data {
 pub(crate) struct Scalar {
     pub(crate) text: Rc<str>,
     pub(crate) kind: ScalarKind,
-    pub(crate) style: Style,
+    pub(crate) style: Notation,
     /// For a text with a `<<`, its parts once they are needed. Shared by all copies of the scalar.
     pub(crate) template: Option<Rc<OnceCell<Rc<Template>>>>,
     /// Whether it is the value of a tag; a null is then a pipeline value that does not apply.
@@ -62,7 +62,7 @@ pub(crate) enum ScalarKind {
 
 /// The notation of a scalar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Style {
+pub(crate) enum Notation {
     Plain,
     Quoted,
     Block,
@@ -136,7 +136,7 @@ impl Scalar {
 
     /// A value that stands in for a tag.
     pub(crate) fn of(kind: ScalarKind, text: impl Into<Rc<str>>) -> Self {
-        Self { text: text.into(), kind, style: Style::Quoted, template: None, substituted: true }
+        Self { text: text.into(), kind, style: Notation::Quoted, template: None, substituted: true }
     }
 
     /// Whether the text has a `<<`.

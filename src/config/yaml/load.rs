@@ -5,7 +5,7 @@
 use super::reindent::{Reindented, is_refusal, reindent};
 use super::scalar::resolve;
 use crate::config::limits;
-use crate::config::values::{Data, Entry, Map, Node, Pos, Scalar, ScalarKind, Seq, Style};
+use crate::config::values::{Data, Entry, Map, Node, Notation, Pos, Scalar, ScalarKind, Seq};
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -262,12 +262,12 @@ impl Loader {
     ) -> Result<(), String> {
         self.count(1)?;
         let style = match style {
-            ScalarStyle::Plain => Style::Plain,
-            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Style::Quoted,
-            ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
+            ScalarStyle::Plain => Notation::Plain,
+            ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted => Notation::Quoted,
+            ScalarStyle::Literal | ScalarStyle::Folded => Notation::Block,
         };
         self.check_tag(pos, tag.as_deref(), "");
-        let mut kind = if style == Style::Plain { resolve(text) } else { ScalarKind::Str };
+        let mut kind = if style == Notation::Plain { resolve(text) } else { ScalarKind::Str };
         if let Some(tag) = tag.filter(|tag| tag.is_yaml_core_schema()) {
             kind = match tag.suffix.as_str() {
                 "str" => ScalarKind::Str,
@@ -321,7 +321,7 @@ impl Loader {
                     let Data::Scalar(scalar) = node.data else {
                         return Err("a key of a map must be a scalar".into());
                     };
-                    let merge = &*scalar.text == "<<" && scalar.style == Style::Plain;
+                    let merge = &*scalar.text == "<<" && scalar.style == Notation::Plain;
                     map.key = Some((scalar.text, node.pos, merge));
                 }
                 Some((name, key_pos, merge)) => {

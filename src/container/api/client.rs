@@ -1,6 +1,6 @@
 //! Calls to the API server: the token of the service account, which changes under way, and repetition of what passes.
 
-use super::fault::Fault;
+use super::fault::ClusterFault;
 use super::objects::{Event, List, Node, Pod, Secret};
 use crate::container::settings::Cluster;
 use crate::http::{self, Client, Endpoint, Exchange, encoded, retry};
@@ -38,7 +38,7 @@ pub(in crate::container) struct Kube {
 
 impl Kube {
     /// Reads the token and the authorities; calls nobody.
-    pub(in crate::container) fn new(cluster: &Cluster) -> Result<Self, Fault> {
+    pub(in crate::container) fn new(cluster: &Cluster) -> Result<Self, ClusterFault> {
         let ca_file = Some(cluster.ca_file.clone()).filter(|file| file.exists());
         let endpoint = Endpoint { url: cluster.url.clone(), ca_file, client_certificate: None };
         let token = read_token(&cluster.token_file)?;
@@ -62,7 +62,7 @@ impl Kube {
     }
 
     /// The token; read anew when it is old, or when it was just refused.
-    fn token(&self, refused: Option<&str>) -> Result<String, Fault> {
+    fn token(&self, refused: Option<&str>) -> Result<String, ClusterFault> {
         let mut token = self.token.lock().unwrap_or_else(PoisonError::into_inner);
         if token.1.elapsed() > TOKEN_AGE || refused == Some(token.0.as_str()) {
             *token = (read_token(&self.token_file)?, Instant::now());
@@ -77,7 +77,7 @@ impl Kube {
         path: &str,
         body: &[u8],
         timeout: Duration,
-    ) -> Result<http::Answer, Fault> {
+    ) -> Result<http::OpenAnswer, ClusterFault> {
         let mut token = self.token(None)?;
         let mut again = true;
         loop {
@@ -95,9 +95,9 @@ impl Kube {
                 token = self.token(Some(&token))?;
                 continue;
             }
-            let fault = Fault::of(answer.status, answer.retry_after, &text);
+            let fault = ClusterFault::of(answer.status, answer.retry_after, &text);
             return Err(match fault {
-                Fault::Refused { status: 401, reason, retry_after, .. } => Fault::Refused {
+                ClusterFault::Refused { status: 401, reason, retry_after, .. } => ClusterFault::Refused {
                     status: 401,
                     reason,
                     retry_after,
@@ -111,15 +111,20 @@ impl Kube {
         }
     }
 
-    fn once<T: DeserializeOwned>(&self, method: &'static str, path: &str, body: &[u8]) -> Result<T, Fault> {
+    fn once<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        body: &[u8],
+    ) -> Result<T, ClusterFault> {
         let answer = self.open(method, path, body, SHORT)?;
         let mut text = Vec::new();
         let read = answer.body.take(MOST_BYTES).read_to_end(&mut text);
         read.map_err(|error| {
-            Fault::Unanswered(format!("failed to read the answer to {method} `{path}`: {error}"))
+            ClusterFault::Unanswered(format!("failed to read the answer to {method} `{path}`: {error}"))
         })?;
         serde_json::from_slice(&text).map_err(|error| {
-            Fault::Unanswered(format!(
+            ClusterFault::Unanswered(format!(
                 "the answer to {method} `{path}` is not what an API server says: {error}"
             ))
         })
@@ -131,7 +136,7 @@ impl Kube {
         method: &'static str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, ClusterFault> {
         self.once(method, path, body.map(Value::to_string).unwrap_or_default().as_bytes())
     }
 
@@ -141,7 +146,7 @@ impl Kube {
         method: &'static str,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, ClusterFault> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let started = Instant::now();
         let mut window = WINDOW.0;
@@ -164,7 +169,7 @@ impl Kube {
     }
 
     /// All objects that a query selects, page by page; from the beginning where a page has expired.
-    fn list<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<List<T>, Fault> {
+    fn list<T: DeserializeOwned>(&self, path: &str, query: &str) -> Result<List<T>, ClusterFault> {
         let mut all = List::default();
         loop {
             let next = match all.metadata.next.as_str() {
@@ -188,42 +193,42 @@ impl Kube {
     }
 
     /// Creates a pod.
-    pub(in crate::container) fn create_pod(&self, pod: &Value) -> Result<Pod, Fault> {
+    pub(in crate::container) fn create_pod(&self, pod: &Value) -> Result<Pod, ClusterFault> {
         self.call("POST", &self.path("pods", ""), Some(pod))
     }
 
     /// Creates a secret.
-    pub(in crate::container) fn create_secret(&self, secret: &Value) -> Result<Secret, Fault> {
+    pub(in crate::container) fn create_secret(&self, secret: &Value) -> Result<Secret, ClusterFault> {
         self.call("POST", &self.path("secrets", ""), Some(secret))
     }
 
     /// A pod by its name.
-    pub(in crate::container) fn pod(&self, name: &str) -> Result<Pod, Fault> {
+    pub(in crate::container) fn pod(&self, name: &str) -> Result<Pod, ClusterFault> {
         self.patiently("GET", &self.path("pods", name), None)
     }
 
     /// A secret by its name.
-    pub(in crate::container) fn secret(&self, name: &str) -> Result<Secret, Fault> {
+    pub(in crate::container) fn secret(&self, name: &str) -> Result<Secret, ClusterFault> {
         self.patiently("GET", &self.path("secrets", name), None)
     }
 
     /// Pods with a label.
-    pub(in crate::container) fn pods(&self, label: &str) -> Result<List<Pod>, Fault> {
+    pub(in crate::container) fn pods(&self, label: &str) -> Result<List<Pod>, ClusterFault> {
         self.list(&self.path("pods", ""), &format!("&labelSelector={}", encoded(label)))
     }
 
     /// Secrets with a label.
-    pub(in crate::container) fn secrets(&self, label: &str) -> Result<List<Secret>, Fault> {
+    pub(in crate::container) fn secrets(&self, label: &str) -> Result<List<Secret>, ClusterFault> {
         self.list(&self.path("secrets", ""), &format!("&labelSelector={}", encoded(label)))
     }
 
     /// All nodes of the cluster.
-    pub(in crate::container) fn nodes(&self) -> Result<Vec<Node>, Fault> {
+    pub(in crate::container) fn nodes(&self) -> Result<Vec<Node>, ClusterFault> {
         self.list("/api/v1/nodes", "").map(|list| list.items)
     }
 
     /// Events about an object.
-    pub(in crate::container) fn events(&self, uid: &str) -> Result<List<Event>, Fault> {
+    pub(in crate::container) fn events(&self, uid: &str) -> Result<List<Event>, ClusterFault> {
         self.list(
             &self.path("events", ""),
             &format!("&fieldSelector={}", encoded(&format!("involvedObject.uid={uid}"))),
@@ -231,7 +236,12 @@ impl Kube {
     }
 
     /// Deletes a pod, if it is still this one. `now` does not wait for its node.
-    pub(in crate::container) fn delete_pod(&self, name: &str, uid: &str, now: bool) -> Result<(), Fault> {
+    pub(in crate::container) fn delete_pod(
+        &self,
+        name: &str,
+        uid: &str,
+        now: bool,
+    ) -> Result<(), ClusterFault> {
         let mut options = json!({ "kind": "DeleteOptions", "apiVersion": "v1" });
         if !uid.is_empty() {
             options["preconditions"] = json!({ "uid": uid });
@@ -243,7 +253,7 @@ impl Kube {
     }
 
     /// Deletes a secret.
-    pub(in crate::container) fn delete_secret(&self, name: &str) -> Result<(), Fault> {
+    pub(in crate::container) fn delete_secret(&self, name: &str) -> Result<(), ClusterFault> {
         gone(self.call("DELETE", &self.path("secrets", name), None))
     }
 
@@ -254,7 +264,7 @@ impl Kube {
         container: &str,
         since: Option<&str>,
         timeout: Duration,
-    ) -> Result<Box<dyn Read + Send>, Fault> {
+    ) -> Result<Box<dyn Read + Send>, ClusterFault> {
         let since = since.map_or_else(String::new, |since| format!("&sinceTime={}", encoded(since)));
         let query = format!("container={container}&follow=true&timestamps=true{since}");
         let path = format!("{}/log?{query}", self.path("pods", pod));
@@ -267,7 +277,7 @@ impl Kube {
         label: &str,
         version: &str,
         seconds: u64,
-    ) -> Result<Box<dyn Read + Send>, Fault> {
+    ) -> Result<Box<dyn Read + Send>, ClusterFault> {
         let path = format!(
             "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={seconds}&resourceVersion={version}&labelSelector={}",
             self.path("pods", ""),
@@ -279,16 +289,20 @@ impl Kube {
     }
 
     /// Asks whether this account may do something in the namespace; the error says why that is not known.
-    pub(in crate::container) fn may(&self, verb: &str, resource: &str) -> Result<bool, Fault> {
+    pub(in crate::container) fn may(&self, verb: &str, resource: &str) -> Result<bool, ClusterFault> {
         self.review(verb, resource, &self.namespace)
     }
 
     /// The same for what stands in no namespace.
-    pub(in crate::container) fn may_in_cluster(&self, verb: &str, resource: &str) -> Result<bool, Fault> {
+    pub(in crate::container) fn may_in_cluster(
+        &self,
+        verb: &str,
+        resource: &str,
+    ) -> Result<bool, ClusterFault> {
         self.review(verb, resource, "")
     }
 
-    fn review(&self, verb: &str, resource: &str, namespace: &str) -> Result<bool, Fault> {
+    fn review(&self, verb: &str, resource: &str, namespace: &str) -> Result<bool, ClusterFault> {
         let (resource, sub) = resource.split_once('/').unwrap_or((resource, ""));
         let attributes =
             json!({ "verb": verb, "resource": resource, "subresource": sub, "namespace": namespace });
@@ -301,16 +315,16 @@ impl Kube {
 }
 
 /// Takes an object that is gone already, or is another one by now, for deleted.
-fn gone(answer: Result<Value, Fault>) -> Result<(), Fault> {
+fn gone(answer: Result<Value, ClusterFault>) -> Result<(), ClusterFault> {
     match answer {
         Err(fault) if fault.is_missing() || fault.status() == Some(409) => Ok(()),
         answer => answer.map(drop),
     }
 }
 
-fn read_token(file: &std::path::Path) -> Result<String, Fault> {
+fn read_token(file: &std::path::Path) -> Result<String, ClusterFault> {
     let text = std::fs::read_to_string(file).map_err(|error| {
-        Fault::Setup(format!(
+        ClusterFault::Setup(format!(
             "the token of the service account, `{}`, cannot be read: {error}",
             file.display()
         ))

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Why there is no good answer.
 #[derive(Clone, Debug)]
-pub(in crate::container) enum Fault {
+pub(in crate::container) enum ClusterFault {
     /// An answer that refuses the call.
     Refused {
         /// Status of the answer.
@@ -33,26 +33,26 @@ struct Status {
     message: Option<String>,
 }
 
-impl Fault {
+impl ClusterFault {
     /// Makes the fault of an answer with a bad status.
     pub(super) fn of(status: u16, retry_after: Option<Duration>, body: &[u8]) -> Self {
         let read: Status = serde_json::from_slice(body).unwrap_or_default();
         let text = || String::from_utf8_lossy(body).trim().chars().take(300).collect();
         let message = read.message.filter(|message| !message.is_empty()).unwrap_or_else(text);
-        Fault::Refused { status, reason: read.reason.unwrap_or_default(), message, retry_after }
+        ClusterFault::Refused { status, reason: read.reason.unwrap_or_default(), message, retry_after }
     }
 
     /// The HTTP status, if there was an answer.
     pub(in crate::container) fn status(&self) -> Option<u16> {
         match self {
-            Fault::Refused { status, .. } => Some(*status),
+            ClusterFault::Refused { status, .. } => Some(*status),
             _ => None,
         }
     }
 
     /// There is an object of this name.
     pub(in crate::container) fn already_exists(&self) -> bool {
-        matches!(self, Fault::Refused { status: 409, reason, .. } if reason == "AlreadyExists")
+        matches!(self, ClusterFault::Refused { status: 409, reason, .. } if reason == "AlreadyExists")
     }
 
     /// There is no such object: what was to be deleted is gone.
@@ -62,25 +62,25 @@ impl Fault {
 
     /// A quota has no room left: it frees when pods end.
     pub(in crate::container) fn is_full(&self) -> bool {
-        matches!(self, Fault::Refused { status: 403, message, .. } if message.contains("exceeded quota"))
+        matches!(self, ClusterFault::Refused { status: 403, message, .. } if message.contains("exceeded quota"))
     }
 
     /// The namespace is being deleted: it takes nothing any more.
     pub(in crate::container) fn is_leaving(&self) -> bool {
-        matches!(self, Fault::Refused { status: 403, message, .. } if message.contains("because it is being terminated"))
+        matches!(self, ClusterFault::Refused { status: 403, message, .. } if message.contains("because it is being terminated"))
     }
 
     /// The account of this agent lacks a right.
     pub(in crate::container) fn lacks_right(&self) -> bool {
-        matches!(self, Fault::Refused { status: 403, message, .. } if message.contains(" cannot "))
+        matches!(self, ClusterFault::Refused { status: 403, message, .. } if message.contains(" cannot "))
     }
 
     /// Whether the same call may succeed later.
     pub(in crate::container) fn is_passing(&self) -> bool {
         match self {
-            Fault::Unanswered(_) => true,
-            Fault::Setup(_) => false,
-            Fault::Refused { status, message, .. } => match status {
+            ClusterFault::Unanswered(_) => true,
+            ClusterFault::Setup(_) => false,
+            ClusterFault::Refused { status, message, .. } => match status {
                 408 | 429 | 502..=504 => true,
                 // Others of this status are about the request.
                 500 => {
@@ -101,26 +101,26 @@ impl Fault {
     /// How long the API server wants to be left alone.
     pub(in crate::container) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Fault::Refused { retry_after, .. } => *retry_after,
+            ClusterFault::Refused { retry_after, .. } => *retry_after,
             _ => None,
         }
     }
 }
 
-impl From<http::Error> for Fault {
+impl From<http::Error> for ClusterFault {
     fn from(error: http::Error) -> Self {
         match error {
-            http::Error::Setup(why) => Fault::Setup(why),
-            other => Fault::Unanswered(other.to_string()),
+            http::Error::Setup(why) => ClusterFault::Setup(why),
+            other => ClusterFault::Unanswered(other.to_string()),
         }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ClusterFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Fault::Refused { status, message, .. } => write!(f, "{message} (status {status})"),
-            Fault::Unanswered(why) | Fault::Setup(why) => f.write_str(why),
+            ClusterFault::Refused { status, message, .. } => write!(f, "{message} (status {status})"),
+            ClusterFault::Unanswered(why) | ClusterFault::Setup(why) => f.write_str(why),
         }
     }
 }
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn faults_are_told_apart() {
-        let fault = |status: u16, body: &str| Fault::of(status, None, body.as_bytes());
+        let fault = |status: u16, body: &str| ClusterFault::of(status, None, body.as_bytes());
         let quota = fault(
             403,
             r#"{"reason":"Forbidden","message":"pods \"a2\" is forbidden: exceeded quota: q, requested: pods=1"}"#,

@@ -6,6 +6,6 @@ mod objects;
 mod watch;
 
 pub(super) use client::Kube;
-pub(super) use fault::Fault;
+pub(super) use fault::ClusterFault;
 pub(super) use objects::{ContainerStatus, Node, Pod, Terminated};
 pub(super) use watch::{Seen, watch};

@@ -2,7 +2,7 @@
 //! expired and silence are its own affair.
 
 use super::client::Kube;
-use super::fault::Fault;
+use super::fault::ClusterFault;
 use super::objects::Pod;
 use crate::logging::record;
 use serde::Deserialize;
@@ -94,7 +94,7 @@ fn follow(
     from: &str,
     relist_at: Instant,
     tell: &impl Fn(Seen) -> bool,
-) -> Result<(End, bool), Fault> {
+) -> Result<(End, bool), ClusterFault> {
     let mut version = from.to_owned();
     let mut lines = BufReader::new(kube.open_watch(label, from, WATCH_SECONDS)?);
     let mut line = Vec::new();
@@ -114,7 +114,7 @@ fn follow(
             if code == 410 {
                 return Ok((End::Relist, true));
             }
-            return Err(Fault::of(code, None, text.as_bytes()));
+            return Err(ClusterFault::of(code, None, text.as_bytes()));
         }
         let Ok(pod) = serde_json::from_value::<Pod>(said.object) else { continue };
         if !pod.metadata.resource_version.is_empty() {

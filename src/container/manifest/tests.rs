@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot read what it has written should fail loudly")]
 
 use super::*;
-use crate::container::services::Rules;
+use crate::container::services::ServiceRules;
 use crate::container::settings::Cluster;
 use crate::http::Endpoint;
 use crate::logging::{self, Format};
@@ -13,7 +13,7 @@ fn settings() -> ContainerSettings {
         name: "pods".to_owned(),
         endpoint: Endpoint { url: "https://ci".to_owned(), ca_file: None, client_certificate: None },
         classes: Vec::new(),
-        services: Rules::default(),
+        services: ServiceRules::default(),
         max_concurrent_tasks: 1,
         max_run_time: Duration::from_secs(3600),
         gc: None,
@@ -30,25 +30,25 @@ fn settings() -> ContainerSettings {
         init_resources: json!({}),
         keeps_pods: false,
         proxy: Vec::new(),
-        logging: logging::Options { level: log::LevelFilter::Info, format: Format::Text, file: None },
+        logging: logging::LogOptions { level: log::LevelFilter::Info, format: Format::Text, file: None },
         health: None,
         warnings: Vec::new(),
     }
 }
 
-fn class(template: Value) -> Class {
+fn class(template: Value) -> ClassSettings {
     let name = ResourceClass::new("a/b").unwrap();
-    Class { name, token: None, template, services: Rules::default() }
+    ClassSettings { name, token: None, template, services: ServiceRules::default() }
 }
 
-fn task(more: Value) -> Claimed {
+fn task(more: Value) -> ClaimedTask {
     let mut task = json!({ "id": "task-1", "token": "t", "allocation": "allocation-1", "job_name": "build", "job_url": "https://ci/1",
         "lease_seconds": 60, "containers": [{ "image": "cimg/base:1" }, { "image": "redis:7", "name": "cache" }] });
     task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     serde_json::from_value(task).unwrap()
 }
 
-fn made(template: Value, more: Value) -> Objects {
+fn made(template: Value, more: Value) -> TaskObjects {
     objects(&settings(), &class(template), "runlet:1", &task(more), None).unwrap()
 }
 

@@ -9,4 +9,4 @@ mod types;
 mod yaml;
 
 pub(super) use resolve::load;
-pub(super) use types::{Checker, Class, Cluster, ContainerSettings};
+pub(super) use types::{Checker, ClassSettings, Cluster, ContainerSettings};

@@ -1,9 +1,9 @@
 //! From the texts of file and variables to [`ContainerSettings`], with errors that name the path of what is wrong.
 
 use super::schema::{Schema, describe, unknown};
-use super::types::{Checker, Class, Cluster, ContainerSettings, Gc};
+use super::types::{Checker, ClassSettings, Cluster, ContainerSettings, Gc};
 use super::yaml;
-use crate::container::services::Rules;
+use crate::container::services::ServiceRules;
 use crate::http::Endpoint;
 use crate::logging::{self, Format};
 use crate::protocol::limits::WORD_BYTES;
@@ -237,7 +237,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<ContainerSettings,
     let schema = Schema::new();
     let classes = classes(&reader, &schema, &mut warnings)?;
     let services = reader.agent.get("serviceContainers");
-    let services = Rules::read(services, "agent.serviceContainers", &|value, path| {
+    let services = ServiceRules::read(services, "agent.serviceContainers", &|value, path| {
         schema.check("Container", value, path)
     })?;
     let instance = variable("KUBE_CONTAINER_AGENT_INSTANCE").or_else(|| variable("HOSTNAME"));
@@ -265,7 +265,7 @@ fn resolve(values: &Value, variable: Variables<'_>) -> Result<ContainerSettings,
     let checker = reader.boolean("constraintChecker.enable", false)?.then_some(checker);
     let level = reader.text("log.level")?.unwrap_or_else(|| "info".to_owned());
     let format = reader.text("log.format")?.unwrap_or_else(|| "json".to_owned());
-    let logging = logging::Options {
+    let logging = logging::LogOptions {
         level: logging::parse_level(&level)
             .map_err(|why| format!("`agent.log.level` is `{level}`: {why}"))?,
         format: Format::parse(&format).map_err(|why| format!("`agent.log.format` is `{format}`: {why}"))?,
@@ -324,7 +324,11 @@ fn init(top: &Map<String, Value>, variable: Variables<'_>) -> Result<(Option<Str
     Ok((variable("KUBE_RUNNER_INIT_IMAGE").or(named), given.cloned().unwrap_or(usual)))
 }
 
-fn classes(reader: &Reader<'_>, schema: &Schema, warnings: &mut Vec<String>) -> Result<Vec<Class>, String> {
+fn classes(
+    reader: &Reader<'_>,
+    schema: &Schema,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<ClassSettings>, String> {
     let all = map(reader.agent.get("resourceClasses"), "agent.resourceClasses")?;
     let mut classes = Vec::new();
     for (name, value) in &all {
@@ -353,10 +357,10 @@ fn classes(reader: &Reader<'_>, schema: &Schema, warnings: &mut Vec<String>) -> 
             warnings.push(format!("`{path}.enableUnsafeRetries`: unsafe retries are a property of the class at the control plane; switch them on there (`runlet admin`)"));
         }
         let services = format!("{path}.serviceContainers");
-        let services = Rules::read(given.get("serviceContainers"), &services, &|value, path| {
+        let services = ServiceRules::read(given.get("serviceContainers"), &services, &|value, path| {
             schema.check("Container", value, path)
         })?;
-        classes.push(Class { name: class, token, template, services });
+        classes.push(ClassSettings { name: class, token, template, services });
     }
     if classes.is_empty() {
         return Err("`agent.resourceClasses` has no class: nothing can be claimed".to_owned());

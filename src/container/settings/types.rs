@@ -1,6 +1,6 @@
 //! ContainerSettings of the runner, as types.
 
-use crate::container::services::Rules;
+use crate::container::services::ServiceRules;
 use crate::http::Endpoint;
 use crate::logging;
 use crate::protocol::{ResourceClass, Secret};
@@ -16,9 +16,9 @@ pub(in crate::container) struct ContainerSettings {
     /// The control plane.
     pub(in crate::container) endpoint: Endpoint,
     /// Classes, by name.
-    pub(in crate::container) classes: Vec<Class>,
+    pub(in crate::container) classes: Vec<ClassSettings>,
     /// Rules for service containers of all classes.
-    pub(in crate::container) services: Rules,
+    pub(in crate::container) services: ServiceRules,
     /// Tasks that may be here at once.
     pub(in crate::container) max_concurrent_tasks: usize,
     /// A task may run so long.
@@ -40,7 +40,7 @@ pub(in crate::container) struct ContainerSettings {
     /// The proxy variables of this process, for the pods.
     pub(in crate::container) proxy: Vec<(String, String)>,
     /// Log of the operator.
-    pub(in crate::container) logging: logging::Options,
+    pub(in crate::container) logging: logging::LogOptions,
     /// Address of the probes; `None` for none.
     pub(in crate::container) health: Option<String>,
     /// Remarks for the log.
@@ -49,7 +49,7 @@ pub(in crate::container) struct ContainerSettings {
 
 /// A resource class.
 #[derive(Clone, Debug)]
-pub(in crate::container) struct Class {
+pub(in crate::container) struct ClassSettings {
     /// Full name, `namespace/name`.
     pub(in crate::container) name: ResourceClass,
     /// Its token, as far as it is known without the cluster.
@@ -57,7 +57,7 @@ pub(in crate::container) struct Class {
     /// `metadata` and `spec` of its pods.
     pub(in crate::container) template: Value,
     /// Rules for its service containers.
-    pub(in crate::container) services: Rules,
+    pub(in crate::container) services: ServiceRules,
 }
 
 /// Collection of pods and secrets that nobody wants any more.

@@ -10,10 +10,10 @@
 //! there are at most as many as the patterns have bytes.
 
 /// A node: a prefix of a pattern.
-pub(super) type Node = u32;
+pub(super) type NodeIndex = u32;
 
 /// The empty prefix.
-pub(super) const ROOT: Node = 0;
+pub(super) const ROOT: NodeIndex = 0;
 
 /// Length of the shortest pattern, and of what the filter looks at.
 pub(super) const FILTERED: usize = 4;
@@ -51,9 +51,9 @@ pub(super) struct Automaton {
     /// Last byte of each node.
     bytes: Vec<u8>,
     /// First child of each node. The last child stands before the first one of the next node.
-    children: Vec<Node>,
+    children: Vec<NodeIndex>,
     /// The longest other node that each node ends with.
-    fallbacks: Vec<Node>,
+    fallbacks: Vec<NodeIndex>,
     /// Length of the longest pattern that each node ends with, or 0.
     found: Vec<u32>,
     /// Length of each node.
@@ -106,7 +106,7 @@ impl Automaton {
         while !level.is_empty() {
             let mut next = Vec::new();
             for (node, mut sharing) in level {
-                new.children.push(new.bytes.len() as Node);
+                new.children.push(new.bytes.len() as NodeIndex);
                 // A pattern that ends here is the first of those.
                 if sharing.first().is_some_and(|pattern| pattern.len() == depth) {
                     sharing = &sharing[1..];
@@ -118,7 +118,7 @@ impl Automaton {
                     let fallback =
                         if node == ROOT { ROOT } else { new.step(new.fallbacks[node as usize], byte) };
                     let ends = child[0].len() == depth + 1;
-                    next.push((new.bytes.len() as Node, child));
+                    next.push((new.bytes.len() as NodeIndex, child));
                     new.bytes.push(byte);
                     new.fallbacks.push(fallback);
                     new.lengths.push(depth as u32 + 1);
@@ -128,7 +128,7 @@ impl Automaton {
             depth += 1;
             level = next;
         }
-        new.children.push(new.bytes.len() as Node);
+        new.children.push(new.bytes.len() as NodeIndex);
         new
     }
 
@@ -137,7 +137,7 @@ impl Automaton {
     }
 
     /// The prefix that is longer by this byte.
-    pub(super) fn child(&self, node: Node, byte: u8) -> Option<Node> {
+    pub(super) fn child(&self, node: NodeIndex, byte: u8) -> Option<NodeIndex> {
         let (first, end) = (self.children[node as usize], self.children[node as usize + 1]);
         let bytes = &self.bytes[first as usize..end as usize];
         // Most have one child.
@@ -146,11 +146,11 @@ impl Automaton {
         } else {
             bytes.binary_search(&byte).ok()
         };
-        at.map(|at| first + at as Node)
+        at.map(|at| first + at as NodeIndex)
     }
 
     /// The longest prefix that the text ends with after one more byte.
-    fn step(&self, mut node: Node, byte: u8) -> Node {
+    fn step(&self, mut node: NodeIndex, byte: u8) -> NodeIndex {
         loop {
             match self.child(node, byte) {
                 Some(child) => return child,
@@ -161,22 +161,22 @@ impl Automaton {
     }
 
     /// The longest other prefix that this one ends with.
-    pub(super) fn fallback(&self, node: Node) -> Node {
+    pub(super) fn fallback(&self, node: NodeIndex) -> NodeIndex {
         self.fallbacks[node as usize]
     }
 
     /// `true` when no pattern goes on from here.
-    pub(super) fn is_leaf(&self, node: Node) -> bool {
+    pub(super) fn is_leaf(&self, node: NodeIndex) -> bool {
         self.children[node as usize] == self.children[node as usize + 1]
     }
 
     /// Length of the longest pattern that ends here, or 0.
-    pub(super) fn found(&self, node: Node) -> usize {
+    pub(super) fn found(&self, node: NodeIndex) -> usize {
         self.found[node as usize] as usize
     }
 
     /// Length of a node.
-    pub(super) fn length(&self, node: Node) -> usize {
+    pub(super) fn length(&self, node: NodeIndex) -> usize {
         self.lengths[node as usize] as usize
     }
 

@@ -11,21 +11,13 @@ const LINES: [usize; 2] = [76, 64];
 const KEPT: [&[u8]; 3] = [b"", b"/", b"!'()*"];
 const DIGITS: [&[u8; 16]; 2] = [b"0123456789ABCDEF", b"0123456789abcdef"];
 
-/// How encoders of JSON write a string: the characters that they escape besides those that must be, with DEL for all that
-/// are not ASCII, and their digits.
-pub(super) type Spelling = (&'static str, &'static [u8; 16]);
-
-/// As most encoders; in ASCII alone, as Python's; as Go's; with `\/`, as PHP's, which is in ASCII unless told otherwise; as
-/// Gson; as that of .NET.
-pub(super) const SPELLINGS: [Spelling; 7] = [
-    ("", DIGITS[1]),
-    ("\u{7f}", DIGITS[1]),
-    ("<>&", DIGITS[1]),
-    ("/", DIGITS[1]),
-    ("\u{7f}/", DIGITS[1]),
-    ("<>&='", DIGITS[1]),
-    ("\u{7f}\"<>&'+`", DIGITS[0]),
-];
+/// The characters that encoders of JSON escape besides those that must be, with DEL for all that are not ASCII. As most
+/// encoders; in ASCII alone, as Python's and Jackson; as Go's; as that of Django; with `\/`, as PHP's, which is in ASCII
+/// unless told otherwise; as Gson; as that of .NET.
+const ESCAPED: [&str; 8] = ["", "\u{7f}", "<>&", "\u{7f}<>&", "/", "\u{7f}/", "<>&='", "\u{7f}\"<>&'+`"];
+/// How encoders of JSON write a string: each of those sets by the digits of ASCII and of other characters, which some write
+/// by different hands.
+pub(super) const SPELLINGS: usize = ESCAPED.len() * 4;
 
 /// The forms to look for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,12 +96,20 @@ fn percent(value: &str, kept: &[u8], digits: &[u8; 16], plus: bool) -> String {
 }
 
 /// As a string of JSON in every spelling, without its quotes.
-pub(super) fn json(value: &str) -> impl Iterator<Item = String> {
-    SPELLINGS.iter().map(|spelling| spelled(value, spelling))
+pub(super) fn json(value: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    for number in 0..SPELLINGS {
+        let text = spelled(value, number);
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts
 }
 
-/// As a string of JSON, without its quotes.
-pub(super) fn spelled(value: &str, (also, digits): &Spelling) -> String {
+/// As a string of JSON in one of the spellings, without its quotes.
+pub(super) fn spelled(value: &str, number: usize) -> String {
+    let also = ESCAPED[number / 4 % ESCAPED.len()];
     let mut text = String::new();
     for c in value.chars() {
         let is_escaped = c < ' ' || also.contains(c) || !c.is_ascii() && also.starts_with('\u{7f}');
@@ -127,6 +127,7 @@ pub(super) fn spelled(value: &str, (also, digits): &Spelling) -> String {
         if short != '\0' && (is_escaped || short != '/') {
             text.extend(['\\', short]);
         } else if is_escaped {
+            let digits = DIGITS[number >> usize::from(c.is_ascii()) & 1];
             for unit in c.encode_utf16(&mut [0; 2]) {
                 text.push_str("\\u");
                 text.extend([12, 8, 4, 0].map(|bits| char::from(digits[usize::from(*unit >> bits & 15)])));
@@ -164,6 +165,9 @@ mod tests {
             r#"pass word\/\"ü<\n+x"#,
             r#"pass word\/\"\u00fc<\n+x"#,
             r#"pass word/\u0022\u00FC\u003C\n\u002Bx"#,
+            r#"pass word/\"\u00FC<\n+x"#,
+            r#"pass word/\"\u00fc\u003C\n+x"#,
+            r#"pass word\/\"\u00FC<\n+x"#,
         ] {
             assert_eq!(secrets.mask(&format!("a={text}&b")), "a=****&b");
         }

@@ -5,7 +5,7 @@
 use crate::protocol::event::cut;
 use crate::protocol::limits::{EVENT_BATCH_BYTES, EVENT_TEXT_BYTES};
 use crate::protocol::times::Times;
-use crate::protocol::{Event, EventKind, FinishRequest, StepSummary, TaskStatus};
+use crate::protocol::{EventKind, FinishRequest, StepSummary, TaskEvent, TaskStatus};
 use std::collections::BTreeMap;
 
 /// Events and output of one task.
@@ -44,7 +44,7 @@ impl Ledger {
     /// Appends an event; returns it as JSON. Texts that are too long for one are cut, with a mark.
     pub(super) fn event(&mut self, at_ms: u64, mut kind: EventKind) -> &[u8] {
         kind.cut();
-        let event = Event { number: self.events.len() as u64, at_ms, kind };
+        let event = TaskEvent { number: self.events.len() as u64, at_ms, kind };
         self.event_left_behind(serde_json::to_vec(&event).unwrap_or_default())
     }
 
@@ -233,7 +233,7 @@ mod tests {
         ledger.event(0, started(0, &long, Some(&long)));
         ledger.event(0, ended(0, &"ä".repeat(EVENT_TEXT_BYTES)));
         let body = ledger.next_events();
-        let events: Vec<Event> = serde_json::from_slice(&body).unwrap();
+        let events: Vec<TaskEvent> = serde_json::from_slice(&body).unwrap();
         let EventKind::StepStarted { name, command: Some(command), .. } = &events[0].kind else {
             unreachable!()
         };
@@ -254,7 +254,7 @@ mod tests {
         while ledger.has_events() {
             let body = ledger.next_events();
             assert!(body.len() <= EVENT_BATCH_BYTES);
-            let events: Vec<Event> = serde_json::from_slice(&body).unwrap();
+            let events: Vec<TaskEvent> = serde_json::from_slice(&body).unwrap();
             assert!(events.iter().map(|event| event.number).eq(seen..seen + events.len() as u64));
             seen += events.len() as u64;
             batches += 1;
@@ -284,7 +284,7 @@ mod tests {
     /// The store of a control plane, which may lose what it has not synced.
     #[derive(Default)]
     struct Plane {
-        events: Vec<Event>,
+        events: Vec<TaskEvent>,
         synced_events: usize,
         output: BTreeMap<u32, Vec<u8>>,
         synced: BTreeMap<u32, usize>,
@@ -293,7 +293,7 @@ mod tests {
     impl Plane {
         /// Answers the number that is expected next, in an answer or in the refusal of a gap.
         fn take_events(&mut self, body: &[u8]) -> u64 {
-            for event in serde_json::from_slice::<Vec<Event>>(body).unwrap() {
+            for event in serde_json::from_slice::<Vec<TaskEvent>>(body).unwrap() {
                 if event.number == self.events.len() as u64 {
                     self.events.push(event);
                 }
@@ -302,7 +302,7 @@ mod tests {
         }
 
         fn take_output(&mut self, piece: Piece, bytes: &[u8]) -> u64 {
-            let told = |event: &Event| matches!(event.kind, EventKind::StepStarted { step, .. } if step == piece.step);
+            let told = |event: &TaskEvent| matches!(event.kind, EventKind::StepStarted { step, .. } if step == piece.step);
             assert!(self.events.iter().any(told), "output of a step that nobody was told of");
             let stored = self.output.entry(piece.step).or_default();
             let offset = usize::try_from(piece.offset).unwrap();
@@ -366,7 +366,7 @@ mod tests {
             }
         } else if let Some(piece) = ledger.next_piece(most) {
             let from = usize::try_from(piece.offset).unwrap();
-            let told = |event: &Event| matches!(event.kind, EventKind::StepStarted { step, .. } if step == piece.step);
+            let told = |event: &TaskEvent| matches!(event.kind, EventKind::StepStarted { step, .. } if step == piece.step);
             // A control plane that forgot the step refuses its output, naming the event that it misses.
             if !plane.events.iter().any(told) {
                 return ledger.events_stored(plane.events.len() as u64);

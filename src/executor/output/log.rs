@@ -4,12 +4,16 @@ use super::redactor::Redactor;
 use super::report::Reporter;
 use super::secrets::Secrets;
 use super::spool::Spool;
+use crate::protocol::event::cut;
 use crate::system::fault::{self, is_full};
 use crate::system::os::DirBuilderExt;
 use std::fs::DirBuilder;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Longest text of others that a note has, in bytes.
+const LONGEST_QUOTE: usize = 200;
 
 /// Shared by the threads that read children's output and the one that ends the step. A step may have
 /// several children one after the other; what a child's descendants write when its turn is over is
@@ -41,11 +45,15 @@ impl StepLog {
         secrets: &Secrets,
         reporter: &Reporter,
     ) -> io::Result<Self> {
-        let path = folder.join(format!("step-{step}"));
+        let shared = reporter.shared().map(|(folder, _)| folder);
+        let path = match &shared {
+            Some(shared) => shared.join(step.to_string()),
+            None => folder.join(format!("step-{step}")),
+        };
         let mut spool = Spool::create(&path, limit);
-        // A step has removed it, as one that empties a temporary folder does.
+        // A step has removed it, as one that empties a temporary folder does; or the control plane has nothing in it yet.
         if spool.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
-            let made = DirBuilder::new().mode(0o700).create(folder);
+            let made = DirBuilder::new().mode(0o700).create(shared.as_deref().unwrap_or(folder));
             spool = made.and_then(|()| Spool::create(&path, limit));
         }
         let spool = spool.or_else(|error| Spool::in_memory(error, &path, limit))?;
@@ -63,6 +71,11 @@ impl StepLog {
             heard: None,
         };
         Ok(Self(Arc::new(Mutex::new(Some(open))), step))
+    }
+
+    /// Number of the step record.
+    pub fn step(&self) -> u32 {
+        self.1
     }
 
     /// The turn of the next child. Its output is written by the number that is returned.
@@ -120,6 +133,13 @@ impl StepLog {
         open.clean.push(b'\n');
         // On a full disk it waits for what comes next.
         open.flush(self.1);
+    }
+
+    /// A long text for a note: masked as a whole and cut then, since nobody would know a part of a secret for one.
+    pub fn shortened(&self, text: &str) -> String {
+        let mut text = self.lock().as_ref().map_or_else(String::new, |open| open.redactor.secrets.mask(text));
+        cut(&mut text, LONGEST_QUOTE);
+        text
     }
 
     /// Whether the disk has taken all of it so far; else some is in memory only.

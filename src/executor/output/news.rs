@@ -9,18 +9,18 @@ impl Reporter {
     /// Whether the control plane has said that the task has ended there.
     pub fn has_ended(&self) -> bool {
         let state = self.lock();
-        state.told == Some(Wish::Ended) && !state.disowned
+        state.told == Some(Wish::Ended) && state.disowned.is_none()
     }
 
-    /// Whether the control plane refuses calls for another reason than the end of the task. The runner has to say that
-    /// it is lost.
-    pub fn is_disowned(&self) -> bool {
-        self.lock().disowned
+    /// How the control plane refuses calls, if for another reason than the end of the task. The runner has to say that it
+    /// is lost.
+    pub fn disowned(&self) -> Option<String> {
+        self.lock().disowned.clone()
     }
 
     /// The control plane refuses calls, and not since the task has ended: the steps stop.
     pub(super) fn disown(&self, error: &Error) {
-        let first = !std::mem::replace(&mut self.lock().disowned, true);
+        let first = self.lock().disowned.replace(error.to_string()).is_none();
         if first {
             log::error!("the control plane takes nothing more of the task, whose steps are stopped: {error}");
         }
@@ -36,7 +36,7 @@ impl Reporter {
         state.told = Some(Wish::Ended);
         // A parked heartbeat often hears of the end before its confirmation arrives here.
         let expected = state.finishing;
-        let disowned = state.disowned;
+        let disowned = state.disowned.is_some();
         drop(state);
         self.0.changed.notify_all();
         if first {

@@ -12,7 +12,7 @@
 //!   with nothing but brackets and punctuation of a language.
 
 use super::automaton::{FILTERED, folded};
-use super::forms::{Forms, SPELLINGS, Spelling, json, spelled};
+use super::forms::{Forms, SPELLINGS, json, spelled};
 
 /// Characters of the shortest value that is masked.
 const SHORTEST_SECRET: usize = 4;
@@ -65,16 +65,21 @@ fn of_document(value: &str) -> Vec<String> {
     if !value.starts_with(['{', '[']) || !value.ends_with(['}', ']']) {
         return Vec::new();
     }
-    let mut texts = Vec::new();
-    let others = if value.len() <= LONGEST_SPELLED { SPELLINGS.len() } else { 0 };
+    // Most spellings say the same of most documents.
+    let mut spellings: Vec<Vec<String>> = Vec::new();
+    let others = if value.len() <= LONGEST_SPELLED { SPELLINGS } else { 0 };
     for number in 0..=others {
-        read_document(value, number.checked_sub(1).and_then(|at| SPELLINGS.get(at)), &mut texts);
+        let mut texts = Vec::new();
+        read_document(value, number.checked_sub(1), &mut texts);
+        if !spellings.contains(&texts) {
+            spellings.push(texts);
+        }
     }
-    texts.iter().map(|text| fold(text)).collect()
+    spellings.iter().flatten().map(|text| fold(text)).collect()
 }
 
 /// Reads a document as it is written, or as another spelling has it; then only members and strings that differ count.
-fn read_document(value: &str, spelling: Option<&Spelling>, texts: &mut Vec<String>) {
+fn read_document(value: &str, spelling: Option<usize>, texts: &mut Vec<String>) {
     // All of it, and the present member; both without and with spaces.
     let mut so_far = <[String; 4]>::default();
     let (mut in_string, mut is_escaped, mut differs) = (false, false, spelling.is_none());
@@ -276,6 +281,9 @@ mod tests {
             r#"q\"<\u00fc\/="#,
             r#"q\"\u003cü/\u003d"#,
             r#"q\u0022\u003C\u00FC/="#,
+            r#"q\"<\u00FC/="#,
+            r#"q\"\u003C\u00fc/="#,
+            r#""note": "a=b\/c\u00F6""#,
         ] {
             assert!(patterns.iter().any(|pattern| pattern == text), "{text} in {patterns:#?}");
         }

@@ -5,7 +5,7 @@
 //! Only what could still become a secret is held back, so at most one byte less than the longest occurrence
 //! waits here.
 
-use super::automaton::{Automaton, FILTERED, Node, ROOT, Search, folded};
+use super::automaton::{Automaton, FILTERED, NodeIndex, ROOT, Search, folded};
 pub use super::secrets::Secrets;
 use super::secrets::Set;
 use std::collections::VecDeque;
@@ -27,14 +27,14 @@ impl Secrets {
 
 /// Redactor of one stream.
 pub struct Redactor {
-    secrets: Secrets,
+    pub(super) secrets: Secrets,
     /// Those that are looked for.
     set: Arc<Set>,
     /// Bytes that are not decided yet: the first may begin a secret.
     held: Vec<u8>,
     /// How much of `held` is known to be a prefix of a secret, of at least [`FILTERED`] folded bytes; or
     /// the root when that is to be found out.
-    prefix: Node,
+    prefix: NodeIndex,
     /// Occurrences in `held`, as indices: by their beginnings and by their ends, none in another.
     found: VecDeque<(usize, usize)>,
     /// The first bytes of `held` that belong to a stretch whose mask was written.
@@ -131,7 +131,7 @@ impl Pass<'_> {
     }
 
     /// The next first bytes of a secret, as many as are filtered: beginning, end and node.
-    fn next(&self, automaton: &Automaton) -> Option<(usize, usize, Node)> {
+    fn next(&self, automaton: &Automaton) -> Option<(usize, usize, NodeIndex)> {
         let mut search = Search::from(self.decided);
         while automaton.filter(self.text, &mut search) {
             let node = search.first.iter().try_fold(ROOT, |node, &byte| automaton.child(node, byte));

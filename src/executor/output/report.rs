@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+#[cfg(feature = "server")]
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -70,12 +72,12 @@ pub(super) struct Inner {
     pub(super) id: TaskId,
     pub(super) token: Secret,
     agent: String,
-    state: Mutex<State>,
+    state: Mutex<ReporterState>,
     pub(super) changed: Condvar,
     pub(super) wish: Box<dyn Fn(Wish) + Send + Sync>,
 }
 
-pub(super) struct State {
+pub(super) struct ReporterState {
     pub(super) life: Life,
     pub(super) ledger: Ledger,
     pub(super) readers: BTreeMap<u32, Arc<Mutex<SpoolReader>>>,
@@ -93,8 +95,10 @@ pub(super) struct State {
     pub(super) finishing: bool,
     /// The control plane takes nothing more.
     pub(super) refused: bool,
-    /// It refuses calls for another reason than the end of the task, which it may still hold for running.
-    pub(super) disowned: bool,
+    /// How it refuses calls for another reason than the end of the task, which it may still hold for running.
+    pub(super) disowned: Option<String>,
+    /// How calls fail since it has answered.
+    failure: Option<String>,
     pub(super) lost_output: Option<String>,
     /// A step waits for room in the spool.
     pub(super) starved: bool,
@@ -106,9 +110,12 @@ pub(super) struct State {
     pub(super) frees: bool,
     /// Output that does not fit is dropped instead of waited for.
     pub(super) drops: bool,
+    /// Folder in which the control plane keeps output that is written there, and whether it looks for it.
+    #[cfg(feature = "server")]
+    pub(super) shared: Option<(PathBuf, bool)>,
 }
 
-impl State {
+impl ReporterState {
     pub(super) fn steps_go_on(&mut self) -> bool {
         !self.stops && self.life.steps_may_run(since_boot())
     }
@@ -132,7 +139,7 @@ impl Reporter {
             budget: Duration::from_secs(u64::from(task.budget_seconds)),
             begin: Duration::from_secs(u64::from(task.begin_seconds)),
         };
-        let state = State {
+        let state = ReporterState {
             life: Life::new(limits, since_boot()),
             ledger: Ledger::default(),
             readers: BTreeMap::new(),
@@ -145,13 +152,16 @@ impl Reporter {
             end: None,
             finishing: false,
             refused: false,
-            disowned: false,
+            disowned: None,
+            failure: None,
             lost_output: None,
             starved: false,
             vain_looks: 0,
             room_given: 0,
             frees: true,
             drops: false,
+            #[cfg(feature = "server")]
+            shared: None,
         };
         let inner = Inner {
             client,
@@ -185,9 +195,10 @@ impl Reporter {
         }
     }
 
-    /// How long the control plane has not answered.
-    pub fn silence(&self) -> Duration {
-        self.lock().life.silence(since_boot())
+    /// How long the control plane has not answered, and how calls fail since then.
+    pub fn silence(&self) -> (Duration, String) {
+        let state = self.lock();
+        (state.life.silence(since_boot()), state.failure.clone().unwrap_or_default())
     }
 
     /// Queues an event.
@@ -199,7 +210,7 @@ impl Reporter {
     pub fn events(&self, kinds: impl IntoIterator<Item = EventKind>) {
         let at_ms = unix_ms();
         let mut state = self.lock();
-        let State { ledger, journal, .. } = &mut *state;
+        let ReporterState { ledger, journal, .. } = &mut *state;
         let mut lines = Vec::new();
         for kind in kinds {
             lines.extend(ledger.event(at_ms, kind));
@@ -359,7 +370,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        self.until_answered(method, path, body, State::steps_go_on)
+        self.until_answered(method, path, body, ReporterState::steps_go_on)
     }
 
     /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
@@ -369,7 +380,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
     ) -> Result<A, Error> {
-        self.until_answered(method, path, body, State::delivery_goes_on)
+        self.until_answered(method, path, body, ReporterState::delivery_goes_on)
     }
 
     /// One attempt at such a call. `None` after a failure that may pass, when its wait is over.
@@ -380,7 +391,7 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        self.once(method, path, body, backoff, State::delivery_goes_on)
+        self.once(method, path, body, backoff, ReporterState::delivery_goes_on)
     }
 
     /// Returns the waits between attempts, for [`Reporter::attempt`].
@@ -397,7 +408,7 @@ impl Reporter {
         body: Body<'_>,
         backoff: &mut Backoff,
     ) -> Result<Option<A>, Error> {
-        self.once(method, path, body, backoff, State::steps_go_on)
+        self.once(method, path, body, backoff, ReporterState::steps_go_on)
     }
 
     fn until_answered<A: DeserializeOwned>(
@@ -405,7 +416,7 @@ impl Reporter {
         method: &'static str,
         path: &str,
         body: Body<'_>,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<A, Error> {
         let mut backoff = Self::patience();
         loop {
@@ -421,7 +432,7 @@ impl Reporter {
         path: &str,
         body: Body<'_>,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<Option<A>, Error> {
         let path = self.path(path);
         let answer = self.ask(&self.request(method, &path, body));
@@ -433,7 +444,7 @@ impl Reporter {
         &self,
         answer: Result<A, Error>,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<Option<A>, Error> {
         match answer {
             Ok(answer) => Ok(Some(answer)),
@@ -450,7 +461,7 @@ impl Reporter {
         let path = self.path(path);
         let request = self.request("GET", &path, Body::Empty);
         let answer = self.answer(&self.0.client, &request).and_then(|r| r.raw(&request, self.0.client.url()));
-        self.answered_or_waited(answer, backoff, State::steps_go_on)
+        self.answered_or_waited(answer, backoff, ReporterState::steps_go_on)
     }
 
     pub(super) fn path(&self, path: &str) -> String {
@@ -486,8 +497,12 @@ impl Reporter {
 
     /// One call. Whatever the answer says, it counts as one, and may bring news.
     fn answer(&self, client: &Client, request: &Request<'_>) -> Result<Response, Error> {
-        let response = client.send(request)?;
-        self.lock().life.answered(since_boot());
+        let sent = client.send(request);
+        let mut state = self.lock();
+        state.failure = sent.as_ref().err().map(Error::to_string);
+        let response = sent?;
+        state.life.answered(since_boot());
+        drop(state);
         self.news(response.news);
         Ok(response)
     }
@@ -497,7 +512,7 @@ impl Reporter {
         &self,
         error: Error,
         backoff: &mut Backoff,
-        goes_on: fn(&mut State) -> bool,
+        goes_on: fn(&mut ReporterState) -> bool,
     ) -> Result<(), Error> {
         let wait = backoff.after(&error, Instant::now(), random());
         let Some(wait) = wait.filter(|_| goes_on(&mut self.lock())) else { return Err(error) };
@@ -527,7 +542,7 @@ impl Reporter {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ReporterState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

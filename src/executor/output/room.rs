@@ -7,7 +7,7 @@ use crate::system::opening;
 use crate::system::os::MetadataExt;
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,32 @@ impl Reporter {
         let mut state = self.lock();
         state.journal = File::options().create(true).append(true).open(folder.join(EVENTS)).ok();
         state.drops = drops;
+    }
+
+    /// Output of steps is written into `folder`, where the control plane keeps it.
+    #[cfg(feature = "server")]
+    pub fn share(&self, folder: Option<PathBuf>) {
+        self.lock().shared = folder.map(|folder| (folder, true));
+    }
+
+    /// The control plane does not find there what is written: it is sent as well.
+    #[cfg(feature = "server")]
+    pub(super) fn send_shared(&self) {
+        if let Some((_, looks)) = &mut self.lock().shared {
+            *looks = false;
+        }
+    }
+
+    /// The folder in which the control plane keeps the output that is written there, and whether it looks for it.
+    #[cfg(feature = "server")]
+    pub(super) fn shared(&self) -> Option<(PathBuf, bool)> {
+        self.lock().shared.clone()
+    }
+
+    /// There is none in the runner-only build, whose file is smaller for it.
+    #[cfg(not(feature = "server"))]
+    pub(super) fn shared(&self) -> Option<(PathBuf, bool)> {
+        None
     }
 
     /// Begins the events in `folder` anew where a step has removed their file: whoever comes after a task agent that dies
@@ -39,7 +65,7 @@ impl Reporter {
     /// Output of a step is gone for good: the task cannot end as a success any more, unless that was chosen.
     pub fn output_lost(&self, bytes: usize, error: &io::Error) {
         if self.drops_output() && is_full(error) {
-            // What is sent makes room.
+            // Output that is sent makes room.
             self.lock().starved = true;
             return self.0.changed.notify_all();
         }

@@ -148,11 +148,20 @@ impl Reporter {
         let reader = self.lock().readers.get(&step).cloned();
         let Some(reader) = reader else { return Ok(false) };
         let reader = || reader.lock().unwrap_or_else(PoisonError::into_inner);
-        reader().read_into(bytes, piece.offset, piece.length);
+        // The control plane is told where bytes end that it has. It answers how many more there are.
+        let shared = self.shared();
+        let is_there = shared.as_ref().is_some_and(|(_, looks)| *looks) && reader().is_on_disk();
+        let mut offset = piece.offset;
+        if is_there {
+            bytes.clear();
+            offset += piece.length as u64;
+        } else {
+            reader().read_into(bytes, piece.offset, piece.length);
+        }
         if reader().is_damaged() {
             self.lost(format!("output of step {step} is gone: something on the host, such as a step, took it out of the runner's spool"));
         }
-        let path = format!("steps/{step}/output?offset={}", piece.offset);
+        let path = format!("steps/{step}/output?offset={offset}");
         let (stored, durable) = match self.deliver_once("PATCH", &path, Body::Bytes(bytes), broken) {
             Ok(Some(OutputAnswer { offset, durable_to, cancel })) => {
                 broken.succeeded();
@@ -170,7 +179,13 @@ impl Reporter {
                 size.broke(piece.length);
                 return Ok(true);
             }
-            Err(error) => (gap(&error).ok_or(error)?, 0),
+            Err(error) => {
+                let stored = gap(&error).ok_or(error)?;
+                // What it does not find is sent as anywhere else.
+                #[cfg(feature = "server")]
+                self.send_shared();
+                (stored, 0)
+            }
         };
         let mut state = self.lock();
         state.ledger.output_stored(step, stored);
@@ -178,7 +193,8 @@ impl Reporter {
         let least = if state.starved { 1 } else { WORTH_FREEING };
         drop(state);
         let before = reader().freed();
-        let gives_back = reader().free(durable, least);
+        // The file may be that of the control plane.
+        let gives_back = shared.is_some() || reader().free(durable, least);
         let freed = reader().freed();
         let mut state = self.lock();
         state.ledger.output_freed(step, freed);

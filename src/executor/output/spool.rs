@@ -330,6 +330,11 @@ impl SpoolReader {
         }
     }
 
+    /// Whether the file has all that was written so far.
+    pub(super) fn is_on_disk(&self) -> bool {
+        lock(&self.shared).spare.is_none()
+    }
+
     /// Whether something was missing.
     pub fn is_damaged(&self) -> bool {
         self.damaged

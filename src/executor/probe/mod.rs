@@ -13,8 +13,8 @@ mod windows;
 #[cfg(windows)]
 use windows as system;
 
-use super::scratch::{self, Kind};
-use crate::protocol::finding::{Findings, Level};
+use super::scratch::{self, FolderKind};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer};
 use crate::system::os::{Access, Errno, MetadataExt, access, geteuid, statvfs};
 use crate::system::signals::Stops;
@@ -58,7 +58,12 @@ fn look(probe: &Probe) -> Findings {
         let command = folder.join("circleci-agent");
         if access(&command, Access::EXEC_OK).is_err() {
             let text = format!("`{}` cannot be run by jobs", command.display());
-            found.add("job_commands", Level::Note, text, "tasks make links of their own; nothing is lost");
+            found.add(
+                "job_commands",
+                FindingLevel::Note,
+                text,
+                "tasks make links of their own; nothing is lost",
+            );
         }
     }
     found
@@ -71,7 +76,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         let text = format!("`{}` cannot be made: {error}", directory.display());
         found.add(
             id,
-            Level::Fail,
+            FindingLevel::Fail,
             text,
             "give the user of jobs the folder above, or set runner.working_directory",
         );
@@ -95,7 +100,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
                 }
                 _ => "give the folder to the user of jobs, or set runner.working_directory",
             };
-            found.add(id, Level::Fail, text, advice);
+            found.add(id, FindingLevel::Fail, text, advice);
         }
     }
     let foreign = fs::read_dir(directory)
@@ -107,7 +112,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         let text = format!("`{}` belongs to another user", entry.path().display());
         found.add(
             "leftovers",
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "jobs cannot remove it, and git refuses repositories of others: remove it",
         );
@@ -128,7 +133,7 @@ fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, 
         let text = format!("new files are {} s off the clock of this host", skew.as_secs());
         found.add(
             "file_times",
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "set both clocks (NTP): make builds everything again, or nothing",
         );
@@ -137,7 +142,7 @@ fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, 
     system::links(&other, &file, found)?;
     if folder.join("B").exists() {
         let text = "the file system of jobs does not tell upper from lower case";
-        found.add("file_names", Level::Note, text, "repositories made on Linux may not fit");
+        found.add("file_names", FindingLevel::Note, text, "repositories made on Linux may not fit");
     }
     system::programs(folder, found)?;
     fs::remove_file(&other).map_err(did("remove a file"))
@@ -152,7 +157,7 @@ fn room(id: &str, folder: &Path, found: &mut Findings) {
     if free < LEAST_BYTES || free / LEAST_PERCENT.max(1) < all / 100 && free < LEAST_BYTES * 20 {
         found.add(
             &id,
-            Level::Warn,
+            FindingLevel::Warn,
             text,
             "make room, or set runner.min_free_disk so that no task is claimed",
         );
@@ -162,7 +167,7 @@ fn room(id: &str, folder: &Path, found: &mut Findings) {
     // Some file systems count no inodes.
     if about.f_files > 0 && about.f_favail * 50 < about.f_files {
         let text = format!("`{}` has {} of {} inodes left", folder.display(), about.f_favail, about.f_files);
-        found.add(&id, Level::Warn, text, "remove small files there");
+        found.add(&id, FindingLevel::Warn, text, "remove small files there");
     }
 }
 
@@ -170,22 +175,32 @@ fn output_place(directory: &Path, found: &mut Findings) {
     if let Some(given) = std::env::var_os("TMPDIR").map(PathBuf::from) {
         if !given.is_dir() {
             let text = format!("TMPDIR is `{}`, which is no folder", given.display());
-            found.add("temporary_folder", Level::Fail, text, "make it with mode 1777, or unset TMPDIR");
+            found.add(
+                "temporary_folder",
+                FindingLevel::Fail,
+                text,
+                "make it with mode 1777, or unset TMPDIR",
+            );
         }
     }
-    for kind in [Kind::Spool, Kind::Private] {
+    for kind in [FolderKind::Spool, FolderKind::Private] {
         let tried = scratch::try_places(directory, kind);
-        let id = if kind == Kind::Spool { "output" } else { "temporary_folder" };
+        let id = if kind == FolderKind::Spool { "output" } else { "temporary_folder" };
         let is_full = !tried.full.is_empty();
         for full in tried.full {
-            found.add(id, Level::Fail, full, "make room there, or set TMPDIR to another folder");
+            found.add(id, FindingLevel::Fail, full, "make room there, or set TMPDIR to another folder");
         }
         match tried.place {
-            Some(place) if kind == Kind::Spool && !is_full => room(id, &place, found),
+            Some(place) if kind == FolderKind::Spool && !is_full => room(id, &place, found),
             Some(_) => {}
             None => {
                 let text = "no folder takes the output of tasks";
-                found.add(id, Level::Fail, text, "set TMPDIR to a folder that the user of jobs may write to");
+                found.add(
+                    id,
+                    FindingLevel::Fail,
+                    text,
+                    "set TMPDIR to a folder that the user of jobs may write to",
+                );
             }
         }
     }
@@ -199,21 +214,21 @@ fn tools(found: &mut Findings) {
                 text.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse::<u32>().ok());
             let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
             if version < (2, 18) {
-                found.add("git", Level::Warn, text, "checkout wants git 2.18 or newer");
+                found.add("git", FindingLevel::Warn, text, "checkout wants git 2.18 or newer");
             } else {
                 found.fine("git", text);
             }
         }
         _ => found.add(
             "git",
-            Level::Note,
+            FindingLevel::Note,
             "there is no git on the PATH of jobs",
             "the step `checkout` needs it",
         ),
     }
     if says(&["ssh", "-V"]).is_none() {
         let text = "there is no ssh on the PATH of jobs";
-        found.add("ssh", Level::Note, text, "repositories by ssh and deploy keys need it");
+        found.add("ssh", FindingLevel::Note, text, "repositories by ssh and deploy keys need it");
     }
     system::shells(found);
 }

@@ -1,7 +1,7 @@
 //! The parts of a look that are of Unix.
 
 use super::says::{SHORT, says};
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::command;
 use crate::system::os::set_mode;
 use rustix::fs::Mode;
@@ -20,19 +20,29 @@ pub(super) fn who(found: &mut Findings) {
     let home = std::env::var("HOME").unwrap_or_default();
     found.fine("job_user", format!("jobs run as uid {uid}, gid {gid}, HOME=`{home}`"));
     if home.is_empty() {
-        found.add("job_home", Level::Note, "jobs have no HOME", "it is `/` then; tools may want one");
+        found.add("job_home", FindingLevel::Note, "jobs have no HOME", "it is `/` then; tools may want one");
     } else if !Path::new(&home).is_dir() {
         let text = format!("the home `{home}` of jobs does not exist");
-        found.add("job_home", Level::Warn, text, "make it, or set HOME: ssh, git and caches live there");
+        found.add(
+            "job_home",
+            FindingLevel::Warn,
+            text,
+            "make it, or set HOME: ssh, git and caches live there",
+        );
     }
     let mask = umask(Mode::from_raw_mode(0o022)).as_raw_mode();
     let text = format!("files of jobs are made with the umask {mask:04o}");
     match mask & 0o777 {
         0o077 | 0o177 | 0o777 => {
-            found.add("umask", Level::Warn, text, "packages and images get unreadable files: UMask=0022");
+            found.add(
+                "umask",
+                FindingLevel::Warn,
+                text,
+                "packages and images get unreadable files: UMask=0022",
+            );
         }
         mask if mask & 0o002 == 0 => {
-            found.add("umask", Level::Warn, text, "everyone may change files of jobs: UMask=0022");
+            found.add("umask", FindingLevel::Warn, text, "everyone may change files of jobs: UMask=0022");
         }
         _ => found.fine("umask", text),
     }
@@ -41,7 +51,7 @@ pub(super) fn who(found: &mut Findings) {
         let text = "jobs have no PATH";
         found.add(
             "job_path",
-            Level::Note,
+            FindingLevel::Note,
             text,
             "it is /usr/local/bin:/usr/bin:/bin then; set PATH otherwise",
         );
@@ -55,7 +65,7 @@ pub(super) fn who(found: &mut Findings) {
             let text = format!("the locale of jobs is `{locale}`, which is not UTF-8");
             found.add(
                 "locale",
-                Level::Warn,
+                FindingLevel::Warn,
                 text,
                 "set LANG=C.UTF-8: git and Python stumble over other names",
             );
@@ -112,7 +122,7 @@ fn runs(file: &Path, found: &mut Findings) {
     let what = if file.ends_with("script") { "a script" } else { "a copied program" };
     found.add(
         "run_files",
-        Level::Fail,
+        FindingLevel::Fail,
         format!("{what} in the working directory cannot be run: {error}"),
         advice,
     );
@@ -122,10 +132,17 @@ fn runs(file: &Path, found: &mut Findings) {
 pub(super) fn shells(found: &mut Findings) {
     if says(&["bash", "--version"]).is_none() {
         let text = "there is no bash on the PATH of jobs";
-        found.add("shell", Level::Note, text, "steps run in `/bin/sh -eo pipefail`, if that knows pipefail");
+        found.add(
+            "shell",
+            FindingLevel::Note,
+            text,
+            "steps run in `/bin/sh -eo pipefail`, if that knows pipefail",
+        );
     }
     match says(&["/bin/sh", "-c", "exit 7"]) {
         Some((Some(7), _)) => found.fine("shell", "/bin/sh runs"),
-        _ => found.add("shell", Level::Fail, "/bin/sh does not run", "install a shell: steps need one"),
+        _ => {
+            found.add("shell", FindingLevel::Fail, "/bin/sh does not run", "install a shell: steps need one")
+        }
     }
 }

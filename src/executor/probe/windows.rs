@@ -1,7 +1,7 @@
 //! The parts of a look that are of Windows.
 
 use super::says::says;
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::os::{HOME, symlink};
 use std::io;
 use std::path::Path;
@@ -13,7 +13,12 @@ pub(super) fn who(found: &mut Findings) {
     found.fine("job_user", format!("jobs run as `{user}`, {HOME}=`{home}`"));
     if !Path::new(&home).is_dir() {
         let text = format!("the home `{home}` of jobs does not exist");
-        found.add("job_home", Level::Warn, text, "log in once as that user: ssh, git and caches live there");
+        found.add(
+            "job_home",
+            FindingLevel::Warn,
+            text,
+            "log in once as that user: ssh, git and caches live there",
+        );
     }
 }
 
@@ -22,7 +27,7 @@ pub(super) fn links(to: &Path, link: &Path, found: &mut Findings) -> Result<(), 
     if let Err(error) = symlink(to, link) {
         let text = format!("jobs cannot make symbolic links: {error}");
         let advice = "turn on the developer mode, or give the user the right to create symbolic links";
-        found.add("links", Level::Note, text, advice);
+        found.add("links", FindingLevel::Note, text, advice);
     }
     Ok(())
 }
@@ -39,14 +44,19 @@ pub(super) fn shells(found: &mut Findings) {
         Some((Some(7), _)) => found.fine("shell", "powershell.exe runs"),
         _ => {
             let text = "powershell.exe does not run";
-            found.add("shell", Level::Fail, text, "put it on the PATH, or let jobs set `shell: cmd.exe`");
+            found.add(
+                "shell",
+                FindingLevel::Fail,
+                text,
+                "put it on the PATH, or let jobs set `shell: cmd.exe`",
+            );
         }
     }
     if !matches!(says(&["cmd.exe", "/d", "/c", "exit 7"]), Some((Some(7), _))) {
-        found.add("shell", Level::Note, "cmd.exe does not run", "jobs that name it fail");
+        found.add("shell", FindingLevel::Note, "cmd.exe does not run", "jobs that name it fail");
     }
     if says(&["bash.exe", "--version"]).is_none() {
         let text = "there is no bash.exe on the PATH of jobs";
-        found.add("shell", Level::Note, text, "jobs that name it fail; git for Windows has one");
+        found.add("shell", FindingLevel::Note, text, "jobs that name it fail; git for Windows has one");
     }
 }

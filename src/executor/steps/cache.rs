@@ -7,14 +7,19 @@ use super::cache_key::{self, Values};
 use super::download::Download;
 use super::files::sha256;
 use super::packing::{self, Uploaded};
+use super::upload;
 use crate::archive::unpack::{self, Target};
 use crate::archive::{Error, lz4};
+use crate::executor::beside::beside;
+use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
+use crate::executor::output::report::Reporter;
 use crate::executor::output::secrets::Secrets;
 use crate::executor::places::Places;
-use crate::executor::task::TaskRun;
-use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache, Variable};
+use crate::executor::records::Records;
+use crate::protocol::{CacheAnswer, CacheRecord, FindCache, FoundCache, Task, Variable};
 use crate::system::hex;
 use crate::system::opening::open_regular;
 use crate::system::os::OsStrExt;
@@ -26,143 +31,157 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-impl TaskRun {
-    pub(super) fn save_cache(&mut self, key: &str, paths: &[String], log: &StepLog) -> StepEnd {
-        self.try_save_cache(key, paths, log).unwrap_or_else(|end| end)
-    }
-
-    fn try_save_cache(&mut self, key: &str, paths: &[String], log: &StepLog) -> Result<StepEnd, StepEnd> {
-        let key = self.cache_keys(vec![key.to_owned()])?.remove(0);
-        match self.find_cache(vec![key.clone()], true)? {
-            Ok(FoundCache { cache: Some(_) }) => {
-                log.note(&format!("skipped: there is a cache with the key `{key}` already"));
-                return Ok(StepEnd::success());
-            }
-            Ok(FoundCache { cache: None }) => {}
-            Err(why) => return Ok(self.not_saved(&why, log)),
+/// `save_cache`.
+pub(super) fn save(
+    task: &Task,
+    host: &TaskHost,
+    control: &mut Control,
+    records: &Records,
+    key: &str,
+    paths: &[String],
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let key = keys(task, &host.places, control, &records.secrets, vec![key.to_owned()])?.remove(0);
+    let reporter = &records.reporter;
+    match find(control, reporter, vec![key.clone()], true)? {
+        Ok(FoundCache { cache: Some(_) }) => {
+            log.note(&format!("skipped: there is a cache with the key `{key}` already"));
+            return Ok(StepEnd::success());
         }
-        let (places, paths) = (self.places.clone(), paths.to_owned());
-        let uploaded = self.upload_packed(log, move |packer| {
-            for path in paths.iter().flat_map(|path| places.parts_of_home(path)) {
-                let path = &path;
-                let place = places.of(path);
-                if let Err(error) = place.symlink_metadata() {
-                    let why = match error.kind() {
-                        io::ErrorKind::NotFound => format!("there is no `{}` to save", place.display()),
-                        _ => format!("cannot save `{}`: {error}", place.display()),
-                    };
-                    packer.notes.push(format!("warning: {why}"));
+        Ok(FoundCache { cache: None }) => {}
+        Err(why) => return Ok(not_saved(control, &why, log)),
+    }
+    let (places, paths) = (host.places.clone(), paths.to_owned());
+    let uploaded = packing::upload(&host.private.path, control, reporter, log, move |packer| {
+        for path in paths.iter().flat_map(|path| places.parts_of_home(path)) {
+            let path = &path;
+            let place = places.of(path);
+            if let Err(error) = place.symlink_metadata() {
+                let why = match error.kind() {
+                    io::ErrorKind::NotFound => format!("there is no `{}` to save", place.display()),
+                    _ => format!("cannot save `{}`: {error}", place.display()),
+                };
+                packer.notes.push(format!("warning: {why}"));
+                continue;
+            }
+            match places.led_out(&place) {
+                Some(to) if places.is_of_job(&place) => {
+                    packer.notes.push(format!(
+                        "warning: skipped `{}`: a link leads from there to `{}`, out of the working directory (if that is meant, name it in the config)",
+                        place.display(),
+                        to.display()
+                    ));
                     continue;
                 }
-                match places.led_out(&place) {
-                    Some(to) if places.is_of_job(&place) => {
-                        packer.notes.push(format!(
-                            "warning: skipped `{}`: a link leads from there to `{}`, out of the working directory (if that is meant, name it in the config)",
-                            place.display(),
-                            to.display()
-                        ));
-                        continue;
-                    }
-                    // A link that the host has there, to a larger disk, say.
-                    Some(to) => packer.notes.push(format!("`{}` is `{}`", place.display(), to.display())),
-                    None => {}
-                }
-                packer.add(&place, archived_name(path).as_bytes())?;
+                // A link that the host has there, to a larger disk, say.
+                Some(to) => packer.notes.push(format!("`{}` is `{}`", place.display(), to.display())),
+                None => {}
             }
-            Ok(())
-        });
-        let Uploaded { archive, summary } = match uploaded {
-            Ok(Some(uploaded)) => uploaded,
-            Ok(None) => {
-                log.note("nothing was saved: none of the paths has anything in it");
-                return Ok(StepEnd::success());
-            }
-            Err(packing::Error::Ended(end)) => return Err(end),
-            Err(packing::Error::Stopped) => return Err(self.stopped_end()),
-            Err(packing::Error::Unread(why)) => {
-                return Err(StepEnd::failed(format!("failed to save the cache: {why}")));
-            }
-            Err(packing::Error::Upload(why)) => return Ok(self.not_saved(&why, log)),
-        };
-        match self.post("caches", &CacheRecord { key: key.clone(), archive })? {
-            Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
-            Ok(CacheAnswer { stored: false }) => {
-                log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
-            }
-            Err(why) => return Ok(self.not_saved(&why, log)),
+            packer.add(&place, archived_name(path).as_bytes())?;
         }
-        Ok(StepEnd::success())
-    }
-
-    /// A cache only saves time: without it the job is as good.
-    fn not_saved(&mut self, why: &str, log: &StepLog) -> StepEnd {
-        if self.stopped().is_some() {
-            return self.stopped_end();
-        }
-        log.note(&format!("warning: the cache was not saved: {why}"));
-        StepEnd::success()
-    }
-
-    pub(super) fn restore_cache(&mut self, keys: &[String], log: &StepLog) -> StepEnd {
-        self.try_restore_cache(keys, log).unwrap_or_else(|end| end)
-    }
-
-    fn try_restore_cache(&mut self, keys: &[String], log: &StepLog) -> Result<StepEnd, StepEnd> {
-        let rendered = self.cache_keys(keys.to_owned())?;
-        let shown = rendered.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
-        let found = match self.find_cache(rendered, false)? {
-            Ok(found) => found,
-            Err(_) if self.stopped().is_some() => return Err(self.stopped_end()),
-            Err(why) => return Err(StepEnd::failed(format!("failed to look for a cache: {why}"))),
-        };
-        let Some(cache) = found.cache else {
-            log.note(&format!("warning: no cache was found for {shown}"));
+        Ok(())
+    });
+    let Uploaded { archive, summary } = match uploaded {
+        Ok(Some(uploaded)) => uploaded,
+        Ok(None) => {
+            log.note("nothing was saved: none of the paths has anything in it");
             return Ok(StepEnd::success());
-        };
-        log.note(&format!("found the cache `{}` ({})", cache.key, counted(cache.archive.length, "byte")));
-        let (reporter, places) = (self.reporter.clone(), self.places.clone());
-        let unpacked = self.beside(move |stop| {
-            let download = Download::new(&reporter, format!("caches/{}", cache.id), cache.archive);
-            let mut target = Restored { places: &places, root: None, stop };
-            let unpacked = unpack::unpack(lz4::Reader::new(download), &mut target);
-            unpacked.map_err(|error| (error, cache.key))
-        })?;
-        match unpacked {
-            Ok(done) => {
-                log.note(&format!(
-                    "restored {}, {}",
-                    counted(done.files, "file"),
-                    counted(done.bytes, "byte")
-                ));
-                Ok(StepEnd::success())
-            }
-            Err((Error::Stopped, _)) => Err(self.stopped_end()),
-            Err((Error::Failed(why), key)) => {
-                Err(StepEnd::failed(format!("failed to restore the cache `{key}`: {why}")))
-            }
-            Err((Error::Infrastructure(why), key)) => {
-                Err(StepEnd::of_host(format!("failed to restore the cache `{key}`: {why}")))
-            }
+        }
+        Err(packing::Error::Ended(end)) => return Err(end),
+        Err(packing::Error::Stopped) => return Err(control.stopped_end()),
+        Err(packing::Error::Unread(why)) => {
+            return Err(StepEnd::failed(format!("failed to save the cache: {why}")));
+        }
+        Err(packing::Error::Upload(why)) => return Ok(not_saved(control, &why, log)),
+    };
+    match upload::post(control, reporter, "caches", &CacheRecord { key: key.clone(), archive })? {
+        Ok(CacheAnswer { stored: true }) => log.note(&format!("saved the cache `{key}`: {summary}")),
+        Ok(CacheAnswer { stored: false }) => {
+            log.note(&format!("skipped: another job has saved the key `{key}` meanwhile"));
+        }
+        Err(why) => return Ok(not_saved(control, &why, log)),
+    }
+    Ok(StepEnd::success())
+}
+
+/// A cache only saves time: without it the job is as good.
+fn not_saved(control: &mut Control, why: &str, log: &StepLog) -> StepEnd {
+    if control.stopped().is_some() {
+        return control.stopped_end();
+    }
+    log.note(&format!("warning: the cache was not saved: {why}"));
+    StepEnd::success()
+}
+
+/// `restore_cache`.
+pub(super) fn restore(
+    task: &Task,
+    places: &Places,
+    control: &mut Control,
+    records: &Records,
+    templates: &[String],
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let rendered = keys(task, places, control, &records.secrets, templates.to_owned())?;
+    let shown = rendered.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+    let found = match find(control, &records.reporter, rendered, false)? {
+        Ok(found) => found,
+        Err(_) if control.stopped().is_some() => return Err(control.stopped_end()),
+        Err(why) => return Err(StepEnd::failed(format!("failed to look for a cache: {why}"))),
+    };
+    let Some(cache) = found.cache else {
+        log.note(&format!("warning: no cache was found for {shown}"));
+        return Ok(StepEnd::success());
+    };
+    log.note(&format!("found the cache `{}` ({})", cache.key, counted(cache.archive.length, "byte")));
+    let (reporter, places) = (records.reporter.clone(), places.clone());
+    let unpacked = beside(control, move |stop| {
+        let download = Download::new(&reporter, format!("caches/{}", cache.id), cache.archive);
+        let mut target = Restored { places: &places, root: None, stop };
+        let unpacked = unpack::unpack(lz4::Reader::new(download), &mut target);
+        unpacked.map_err(|error| (error, cache.key))
+    })?;
+    match unpacked {
+        Ok(done) => {
+            log.note(&format!("restored {}, {}", counted(done.files, "file"), counted(done.bytes, "byte")));
+            Ok(StepEnd::success())
+        }
+        Err((Error::Stopped, _)) => Err(control.stopped_end()),
+        Err((Error::Failed(why), key)) => {
+            Err(StepEnd::failed(format!("failed to restore the cache `{key}`: {why}")))
+        }
+        Err((Error::Infrastructure(why), key)) => {
+            Err(StepEnd::of_host(format!("failed to restore the cache `{key}`: {why}")))
         }
     }
+}
 
-    fn find_cache(&mut self, keys: Vec<String>, exact: bool) -> Result<Result<FoundCache, String>, StepEnd> {
-        self.post("caches/find", &FindCache { keys, exact })
-    }
+fn find(
+    control: &mut Control,
+    reporter: &Reporter,
+    keys: Vec<String>,
+    exact: bool,
+) -> Result<Result<FoundCache, String>, StepEnd> {
+    upload::post(control, reporter, "caches/find", &FindCache { keys, exact })
+}
 
-    /// The keys of templates, as they are stored: without secrets.
-    fn cache_keys(&mut self, templates: Vec<String>) -> Result<Vec<String>, StepEnd> {
-        let (places, secrets) = (self.places.clone(), self.secrets.clone());
-        let task = &self.input.task;
-        let (built_in, variables) = (task.built_in.clone(), task.variables.clone());
-        let rendered = self.beside(move |stop| {
-            let values = TaskValues { places, secrets, built_in, variables, stop };
-            let render = |template: &String| cache_key::render(template, &values);
-            let keys = templates.iter().map(render).collect::<Result<Vec<_>, _>>()?;
-            Ok::<_, String>(keys.iter().map(|key| values.secrets.mask(key)).collect())
-        })?;
-        rendered.map_err(StepEnd::failed)
-    }
+/// The keys of templates, as they are stored: without secrets.
+fn keys(
+    task: &Task,
+    places: &Places,
+    control: &mut Control,
+    secrets: &Secrets,
+    templates: Vec<String>,
+) -> Result<Vec<String>, StepEnd> {
+    let (places, secrets) = (places.clone(), secrets.clone());
+    let (built_in, variables) = (task.built_in.clone(), task.variables.clone());
+    let rendered = beside(control, move |stop| {
+        let values = TaskValues { places, secrets, built_in, variables, stop };
+        let render = |template: &String| cache_key::render(template, &values);
+        let keys = templates.iter().map(render).collect::<Result<Vec<_>, _>>()?;
+        Ok::<_, String>(keys.iter().map(|key| values.secrets.mask(key)).collect())
+    })?;
+    rendered.map_err(StepEnd::failed)
 }
 
 /// The name of a path of the config in a cache.

@@ -1,14 +1,14 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
 use super::left;
-use crate::executor::cleanup;
+use crate::executor::control::Control;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::StepLog;
-use crate::executor::task::TaskRun;
-use crate::protocol::task_input::LocalSource;
+use crate::executor::{access, cleanup};
+use crate::protocol::task_input::{LocalSource, TaskInput};
 use crate::protocol::{CheckoutMethod, Source, StepStatus};
 use crate::system::fault;
-use crate::system::os::{MetadataExt, geteuid};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,119 +52,56 @@ impl From<StepEnd> for Trouble {
     }
 }
 
-impl TaskRun {
-    pub(super) fn checkout(
-        &mut self,
-        record: u32,
-        path: &str,
-        method: CheckoutMethod,
-        log: &StepLog,
-    ) -> StepEnd {
-        let Some(source) = self.input.task.source.clone() else {
-            return StepEnd::failed(
-                "this project has no repository to check out (register one, or remove the step)",
-            );
-        };
-        let directory = self.places.of(path);
-        if let Err(why) = self.places.may_check_out(&directory) {
-            return StepEnd::failed(why);
-        }
-        match self.check_out(record, &directory, &source, method, log) {
-            Ok(()) => StepEnd::success(),
-            Err(end) => end,
-        }
-    }
+/// Checks the commit of the task out at `path`.
+pub(super) fn checkout(
+    input: &TaskInput,
+    host: &TaskHost,
+    control: &mut Control,
+    path: &str,
+    method: CheckoutMethod,
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let Some(source) = &input.task.source else {
+        return Err(StepEnd::failed(
+            "this project has no repository to check out (register one, or remove the step)",
+        ));
+    };
+    let directory = host.places.of(path);
+    host.places.may_check_out(&directory).map_err(StepEnd::failed)?;
+    let tree = WorkTree { input, host, directory: &directory, source };
+    let mut checkout = Checkout { tree, control, method, log };
+    checkout.run().map(|()| StepEnd::success())
+}
 
-    fn check_out(
-        &mut self,
-        record: u32,
-        directory: &Path,
-        source: &Source,
-        method: CheckoutMethod,
-        log: &StepLog,
-    ) -> Result<(), StepEnd> {
-        let shown = directory.display();
-        let make = |e| StepEnd::by_error(&format!("failed to create `{shown}`"), &e);
-        fs::create_dir_all(directory).map_err(make)?;
-        let repository = directory.join(".git");
-        let existing = repository.symlink_metadata().is_ok();
-        if !existing && !holds_nothing(directory, &self.places.directory) {
-            return Err(StepEnd::failed(format!(
-                "cannot check out into `{shown}`: it has files and is not a git repository (empty it at the start of the job, or set `path`)"
-            )));
-        }
-        log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
-        if existing {
-            remove_locks(&repository, self.began, &mut |path, outcome| match outcome {
-                Ok(()) => log.note(&format!("removed `{}`, left by a git that was killed", path.display())),
-                Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
-            });
-        }
-        let cannot_remove = |e: io::Error| {
-            let e = fault::of_disk(e.to_string().as_bytes()).unwrap_or(e);
-            StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e)
-        };
-        let owner = [directory, &repository].into_iter().find_map(other_owner);
-        let mut before = None;
-        if existing && owner.is_none() && left::is_left(&repository, self.began) {
-            // It says which files are the commit's, and which are to go.
-            before = self.asks(directory, &["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
-            if let Err(error) = left::strip(&repository) {
-                log.note(&format!("The repository that was here cannot be used ({error}): making it anew"));
-                cleanup::remove(&repository).map_err(cannot_remove)?;
-            }
-        }
-        let before = before.as_deref();
-        let mut moved = self.fetch_and_move(record, directory, source, method, before, log);
-        if let (Err(Trouble::Git(end)), true, None, false) =
-            (&moved, existing, &owner, is_locked(&repository))
-        {
-            // The fault is in what an earlier job left here when the origin answers all the same.
-            let (failed, from) = (end.status == StepStatus::Failed, self.from(source).to_owned());
-            if failed && self.git(record, Path::new("/"), &["ls-remote", &from, NO_REF], log).is_ok() {
-                log.note("The repository that was here cannot be used: making it anew");
-                cleanup::remove(&repository).map_err(cannot_remove)?;
-                moved = self.fetch_and_move(record, directory, source, method, None, log);
-            }
-        }
-        moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
-            (Some(owner), Some(why)) => StepEnd { message: Some(format!("{why}; {owner}")), ..end },
-            _ => end,
-        })?;
-        log.note(&format!("Checked out {}", source.revision));
-        Ok(())
-    }
+/// The folder that is checked out into, with its repository.
+#[derive(Clone, Copy)]
+pub(super) struct WorkTree<'a> {
+    pub(super) input: &'a TaskInput,
+    pub(super) host: &'a TaskHost,
+    pub(super) directory: &'a Path,
+    pub(super) source: &'a Source,
+}
 
-    /// The address that is fetched from.
-    fn from<'a>(&'a self, source: &'a Source) -> &'a str {
-        let local = self.input.local_source.as_ref().and_then(|local| local.repository.to_str());
-        local.unwrap_or(&source.repository_url)
-    }
-
+impl WorkTree<'_> {
     /// The file with what git is told of the origin that a repository on this host stands in for.
     fn own_settings(&self) -> Option<PathBuf> {
         let local = self.input.local_source.as_ref()?;
         Some(LocalSource::settings(&local.repository).join("config")).filter(|file| file.exists())
     }
 
-    fn fetch_and_move(
-        &mut self,
-        record: u32,
-        directory: &Path,
-        source: &Source,
-        method: CheckoutMethod,
-        before: Option<&str>,
-        log: &StepLog,
-    ) -> Result<(), Trouble> {
-        let revision = &source.revision;
-        let repository = directory.join(".git");
+    /// Makes a repository, or completes one, and tells it of its origin, by means of `git`.
+    pub(super) fn set_up(&self, git: &mut dyn FnMut(&[&str]) -> Result<(), StepEnd>) -> Result<(), StepEnd> {
+        let source = self.source;
+        let repository = self.directory.join(".git");
         // One that was killed while it was made is made again: that adds what is missing.
-        if !self.succeeds(directory, &["--git-dir=.git", "rev-parse", "--git-dir"]) {
+        if !repository.join("config").exists()
+            || !self.succeeds(&["--git-dir=.git", "rev-parse", "--git-dir"])
+        {
             let mut init = vec!["init", "--quiet"];
-            if revision.len() == 64 {
+            if source.revision.len() == 64 {
                 init.push("--object-format=sha256");
             }
-            self.git(record, directory, &init, log)?;
+            git(&init)?;
             if let Some(local) = &self.input.local_source {
                 share(&local.repository, &repository)?;
             }
@@ -195,8 +132,140 @@ impl TaskRun {
             ]);
         }
         for (name, value) in settings {
-            self.git(record, directory, &["config", "--replace-all", name, value], log)?;
+            git(&["config", "--replace-all", name, value])?;
         }
+        Ok(())
+    }
+
+    /// Asks git something that is answered at once, without a word in the log. The answer without white space around
+    /// it; `None` when git fails.
+    pub(super) fn asks(&self, args: &[&str]) -> Option<String> {
+        let mut command = self.command(self.directory, args);
+        // Without this a blobless clone would ask the server for a commit that it does not have.
+        command.env("GIT_NO_LAZY_FETCH", "1").stdin(Stdio::null()).stderr(Stdio::null());
+        let output = command.output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    fn succeeds(&self, args: &[&str]) -> bool {
+        self.asks(args).is_some()
+    }
+
+    fn command(&self, directory: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(self.program("git"));
+        command.env_clear().envs(&self.host.environment);
+        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+            command.env_remove(name);
+        }
+        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+        // A damaged repository must not make it take one further up for its own.
+        if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
+            command.env("GIT_CEILING_DIRECTORIES", above);
+        }
+        let has_own = access::has_file(self.input, "ssh_config") || self.own_settings().is_some();
+        if !has_own && !self.host.environment.contains_key("GIT_SSH_COMMAND") {
+            command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
+        }
+        command.current_dir(directory).args(SETTINGS);
+        if let Some(config) = access::git_config(self.input, &self.host.private.path) {
+            // Gits older than 2.31 do not look at what the environment says of it.
+            command.arg("-c").arg(format!("include.path={}", config.display()));
+        }
+        command.args(args);
+        command
+    }
+
+    /// A program as the `PATH` of the job finds it: the agent's own may differ.
+    fn program(&self, name: &str) -> PathBuf {
+        let path = self.host.environment.get("PATH").map(String::as_str).unwrap_or_default();
+        let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file());
+        found.unwrap_or_else(|| PathBuf::from(name))
+    }
+}
+
+/// A checkout that is under way.
+struct Checkout<'a> {
+    tree: WorkTree<'a>,
+    control: &'a mut Control,
+    method: CheckoutMethod,
+    log: &'a StepLog,
+}
+
+impl Checkout<'_> {
+    fn run(&mut self) -> Result<(), StepEnd> {
+        let (directory, log) = (self.tree.directory, self.log);
+        let shown = directory.display();
+        let make = |e| StepEnd::by_error(&format!("failed to create `{shown}`"), &e);
+        fs::create_dir_all(directory).map_err(make)?;
+        let repository = directory.join(".git");
+        let existing = repository.symlink_metadata().is_ok();
+        if !existing && !holds_nothing(directory, &self.tree.host.places.directory) {
+            return Err(StepEnd::failed(format!(
+                "cannot check out into `{shown}`: it has files and is not a git repository (empty it at the start of the job, or set `path`)"
+            )));
+        }
+        log.note(if existing { "Fetching into the existing repository" } else { "Cloning git repository" });
+        if existing {
+            remove_locks(&repository, self.tree.host.began, &mut |path, outcome| match outcome {
+                Ok(()) => log.note(&format!("removed `{}`, left by a git that was killed", path.display())),
+                Err(error) => log.note(&format!("failed to remove `{}`: {error}", path.display())),
+            });
+        }
+        let cannot_remove = |e: io::Error| {
+            let e = fault::of_disk(e.to_string().as_bytes()).unwrap_or(e);
+            StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e)
+        };
+        let owner = [directory, &repository].into_iter().find_map(left::other_owner);
+        let mut before = None;
+        if existing && owner.is_none() {
+            let is_old = left::is_old(&repository, self.tree.host.began);
+            let settings = self.tree.asks(&["config", "--file=.git/config", "--list", "--name-only"]);
+            // A name outside of a section is no setting, though git goes on after it.
+            let keeps = !is_old && settings.is_some_and(|names| names.lines().all(|name| name.contains('.')));
+            if !keeps || left::is_set_aside(&repository) {
+                // It says which files are the commit's, and which are to go.
+                before = self.tree.asks(&["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
+                if let Err(error) = left::strip(&repository, keeps) {
+                    log.note(&format!(
+                        "The repository that was here cannot be used ({error}): making it anew"
+                    ));
+                    cleanup::remove(&repository).map_err(cannot_remove)?;
+                }
+            }
+        }
+        let before = before.as_deref();
+        let mut moved = self.fetch_and_move(before);
+        if let (Err(Trouble::Git(end)), true, None, false) =
+            (&moved, existing, &owner, is_locked(&repository))
+        {
+            // The fault is in what an earlier job left here when the origin answers all the same.
+            let (failed, from) = (end.status == StepStatus::Failed, self.from().to_owned());
+            if failed && self.git_in(Path::new("/"), &["ls-remote", &from, NO_REF]).is_ok() {
+                log.note("The repository that was here cannot be used: making it anew");
+                cleanup::remove(&repository).map_err(cannot_remove)?;
+                moved = self.fetch_and_move(None);
+            }
+        }
+        moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
+            (Some(owner), Some(why)) => StepEnd { message: Some(format!("{why}; {owner}")), ..end },
+            _ => end,
+        })?;
+        log.note(&format!("Checked out {}", self.tree.source.revision));
+        Ok(())
+    }
+
+    /// The address that is fetched from.
+    fn from(&self) -> &str {
+        let local = self.tree.input.local_source.as_ref().and_then(|local| local.repository.to_str());
+        local.unwrap_or(&self.tree.source.repository_url)
+    }
+
+    fn fetch_and_move(&mut self, before: Option<&str>) -> Result<(), Trouble> {
+        let tree = self.tree;
+        let (directory, source, log) = (tree.directory, tree.source, self.log);
+        let revision = &source.revision;
+        let repository = directory.join(".git");
+        tree.set_up(&mut |args| self.git(args))?;
 
         let wanted = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
@@ -206,30 +275,30 @@ impl TaskRun {
         };
         let branch = source.branch.as_deref().unwrap_or_default();
         let ours = [format!("refs/heads/{branch}"), format!("refs/remotes/origin/{branch}")];
-        self.clear_the_way(record, directory, &ours, log)?;
-        let from = self.from(source).to_owned();
+        self.clear_the_way(&ours)?;
+        let from = self.from().to_owned();
         // By its name, a fetch that leaves blobs out makes no further remote.
         let remote = if from == source.repository_url { "origin" } else { &from };
-        let how = self.how(directory, method, is_local(&from));
+        let how = self.how(is_local(&from));
         let mut fetch = vec!["fetch", "--quiet", "--force", "--no-tags"];
         fetch.extend(how.iter().map(String::as_str));
         fetch.push(remote);
-        if !matches!(method, CheckoutMethod::Shallow { .. }) {
+        if !matches!(self.method, CheckoutMethod::Shallow { .. }) {
             // Branches that are gone may stand in the way of new ones, as `release` in that of `release/1.0`.
             fetch.insert(1, "--prune");
             fetch.extend(["+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*"]);
         }
         let plain = fetch.len();
         fetch.push(&wanted);
-        let fetched = self.git(record, directory, &fetch, log);
-        let is_here = self.has_commit(directory, revision);
+        let fetched = self.git(&fetch);
+        let is_here = self.has_commit(revision);
         if !is_here || fetched.is_err() {
             // The branch has moved on past a shallow fetch, or is gone: many servers hand out a commit by name.
             fetch.truncate(plain);
             if !is_here {
                 fetch.push(revision);
             }
-            self.git(record, directory, &fetch, log).map_err(|end| match fetched {
+            self.git(&fetch).map_err(|end| match fetched {
                 Err(first) => Trouble::Git(first),
                 Ok(()) => Trouble::Gone(StepEnd {
                     message: Some(format!(
@@ -240,9 +309,9 @@ impl TaskRun {
             })?;
         }
         if let Some(before) = before {
-            self.succeeds(directory, &["read-tree", before]);
+            self.tree.succeeds(&["read-tree", before]);
             // Files that are as they should be are not written again: what was built from them stays newer.
-            self.succeeds(directory, &["update-index", "-q", "--refresh"]);
+            self.tree.succeeds(&["update-index", "-q", "--refresh"]);
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
             // Git makes no branch here whose name begins with `-`, though it has them elsewhere.
@@ -252,14 +321,14 @@ impl TaskRun {
             _ => vec!["checkout", "--quiet", "--force", "--detach", revision],
         };
         let index = repository.join("index");
-        match self.git(record, directory, &target, log) {
+        match self.git(&target) {
             Err(end) if end.status == StepStatus::Failed && index.exists() && !is_locked(&repository) => {
                 log.note("Trying again with a new index");
                 fs::remove_file(&index)
                     .map_err(|e| StepEnd::failed(format!("failed to remove `{}`: {e}", index.display())))?;
                 // It says which files of the commit before are to go.
-                self.succeeds(directory, &["read-tree", "HEAD"]);
-                Ok(self.git(record, directory, &target, log)?)
+                self.tree.succeeds(&["read-tree", "HEAD"]);
+                Ok(self.git(&target)?)
             }
             ended => Ok(ended?),
         }
@@ -267,37 +336,30 @@ impl TaskRun {
 
     /// Removes branches of earlier jobs that cannot be there together with those of this one: git keeps them
     /// as files and folders.
-    fn clear_the_way(
-        &mut self,
-        record: u32,
-        directory: &Path,
-        ours: &[String],
-        log: &StepLog,
-    ) -> Result<(), StepEnd> {
-        let listed =
-            self.asks(directory, &["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
+    fn clear_the_way(&mut self, ours: &[String]) -> Result<(), StepEnd> {
+        let listed = self.tree.asks(&["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
         let below =
             |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
         for known in listed.unwrap_or_default().lines() {
             if ours.iter().any(|name| below(known, name) || below(name, known)) {
-                self.git(record, directory, &["update-ref", "--no-deref", "-d", known], log)?;
+                self.git(&["update-ref", "--no-deref", "-d", known])?;
             }
         }
         Ok(())
     }
 
     /// Arguments of `git fetch` for the method, as far as this git can.
-    fn how(&self, directory: &Path, method: CheckoutMethod, local: bool) -> Vec<String> {
-        let shallow = directory.join(".git/shallow").exists();
-        let mut how = match method {
+    fn how(&self, local: bool) -> Vec<String> {
+        let shallow = self.tree.directory.join(".git/shallow").exists();
+        let mut how = match self.method {
             CheckoutMethod::Shallow { depth } => vec![format!("--depth={depth}")],
             CheckoutMethod::Blobless if !local => {
-                let version = self.asks(directory, &["version"]).unwrap_or_default();
+                let version = self.tree.asks(&["version"]).unwrap_or_default();
                 if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] }
             }
             CheckoutMethod::Blobless | CheckoutMethod::Full => vec![],
         };
-        if shallow && !matches!(method, CheckoutMethod::Shallow { .. }) {
+        if shallow && !matches!(self.method, CheckoutMethod::Shallow { .. }) {
             how.push("--unshallow".to_owned());
         }
         if local {
@@ -306,35 +368,25 @@ impl TaskRun {
         how
     }
 
-    fn has_commit(&self, directory: &Path, revision: &str) -> bool {
-        self.succeeds(directory, &["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    fn has_commit(&self, revision: &str) -> bool {
+        self.tree.succeeds(&["cat-file", "-e", &format!("{revision}^{{commit}}")])
     }
 
-    /// Asks git something that is answered at once, without a word in the log. The answer without white space around
-    /// it; `None` when git fails.
-    fn asks(&self, directory: &Path, args: &[&str]) -> Option<String> {
-        let mut command = self.command(directory, args);
-        // Without this a blobless clone would ask the server for a commit that it does not have.
-        command.env("GIT_NO_LAZY_FETCH", "1").stdin(Stdio::null()).stderr(Stdio::null());
-        let output = command.output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    fn git(&mut self, args: &[&str]) -> Result<(), StepEnd> {
+        self.git_in(self.tree.directory, args)
     }
 
-    fn succeeds(&self, directory: &Path, args: &[&str]) -> bool {
-        self.asks(directory, args).is_some()
-    }
-
-    fn git(&mut self, record: u32, directory: &Path, args: &[&str], log: &StepLog) -> Result<(), StepEnd> {
-        let command = self.command(directory, args);
+    fn git_in(&mut self, directory: &Path, args: &[&str]) -> Result<(), StepEnd> {
+        let command = self.tree.command(directory, args);
         let what = args.first().copied().unwrap_or_default();
         // Nothing that was said before is meant.
-        log.heard();
-        match self.child(record, log, command, Some(SILENCE)) {
+        self.log.heard();
+        match self.control.child(self.log, command, Some(SILENCE)) {
             ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),
             ChildEnd::Ended(ended) => {
                 let why = format!("`git {what}` failed with exit code {}", ended.code);
                 // Some of its messages do not say why a file could not be written.
-                Err(match log.heard().or_else(|| fault::full_at(directory)) {
+                Err(match self.log.heard().or_else(|| fault::full_at(directory)) {
                     Some(error) => StepEnd { ended: Some(ended), ..StepEnd::by_error(&why, &error) },
                     None => StepEnd { message: Some(why), ..exit_text(ended) },
                 })
@@ -344,37 +396,6 @@ impl TaskRun {
             )),
             other => Err(end_of(other)),
         }
-    }
-
-    fn command(&self, directory: &Path, args: &[&str]) -> Command {
-        let mut command = Command::new(self.program("git"));
-        command.env_clear().envs(&self.environment);
-        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
-            command.env_remove(name);
-        }
-        command.env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
-        // A damaged repository must not make it take one further up for its own.
-        if let Some(above) = fs::canonicalize(directory).ok().as_deref().and_then(Path::parent) {
-            command.env("GIT_CEILING_DIRECTORIES", above);
-        }
-        let has_own = self.has_git_file("ssh_config") || self.own_settings().is_some();
-        if !has_own && !self.environment.contains_key("GIT_SSH_COMMAND") {
-            command.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes");
-        }
-        command.current_dir(directory).args(SETTINGS);
-        if let Some(config) = self.git_config() {
-            // Gits older than 2.31 do not look at what the environment says of it.
-            command.arg("-c").arg(format!("include.path={}", config.display()));
-        }
-        command.args(args);
-        command
-    }
-
-    /// A program as the `PATH` of the job finds it: the agent's own may differ.
-    fn program(&self, name: &str) -> PathBuf {
-        let path = self.environment.get("PATH").map(String::as_str).unwrap_or_default();
-        let found = std::env::split_paths(path).map(|folder| folder.join(name)).find(|file| file.is_file());
-        found.unwrap_or_else(|| PathBuf::from(name))
     }
 }
 
@@ -395,17 +416,6 @@ fn holds_nothing(folder: &Path, working: &Path) -> bool {
                 && entry.file_type().is_ok_and(|kind| kind.is_dir())
                 && holds_nothing(&entry.path(), &working)
         })
-    })
-}
-
-/// A sentence about a file or folder that belongs to another user.
-fn other_owner(path: &Path) -> Option<String> {
-    let (owner, own) = (path.symlink_metadata().ok()?.uid(), geteuid().as_raw());
-    (owner != own).then(|| {
-        format!(
-            "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",
-            path.display()
-        )
     })
 }
 

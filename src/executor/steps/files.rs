@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file to store.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct FoundFile {
     /// Name in the store: relative, `/` between parts.
     pub name: String,
     /// Path of the file, as it was found.
@@ -28,7 +28,7 @@ pub(super) struct Found {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Files by name.
-    pub files: Vec<Found>,
+    pub files: Vec<FoundFile>,
     /// Sentences about what was left out.
     pub notes: Vec<String>,
 }
@@ -72,7 +72,7 @@ pub(super) fn test_results(path: &Path) -> io::Result<Listing> {
 /// The listing of a path that is no folder.
 fn single(path: &Path, about: &fs::Metadata, name: String) -> Listing {
     if about.is_file() {
-        return Listing { files: vec![Found { name, path: path.to_owned() }], notes: Vec::new() };
+        return Listing { files: vec![FoundFile { name, path: path.to_owned() }], notes: Vec::new() };
     }
     Listing { files: Vec::new(), notes: vec![format!("skipped `{}`: not a regular file", path.display())] }
 }
@@ -148,7 +148,7 @@ impl<'a> Walk<'a> {
         } else if !target.is_file() {
             return Ok(Some("not a regular file"));
         } else if (self.wanted)(&path) {
-            self.listing.files.push(Found { name: name.to_owned(), path: target });
+            self.listing.files.push(FoundFile { name: name.to_owned(), path: target });
         }
         Ok(None)
     }

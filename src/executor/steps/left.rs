@@ -1,9 +1,11 @@
 //! A repository that an earlier task left where a job checks out.
 //!
 //! Its objects and what it knows of the origin save a fetch. Anything else could decide what the job gets: settings,
-//! filters, branches, replaced commits, an index that hides files.
+//! filters, branches, replaced commits, an index that hides files. The settings go before the first step of the job, so that
+//! those of its own steps are known; the rest goes with the checkout, since steps before that may look at it.
 
 use crate::executor::cleanup::remove;
+use crate::system::os::{MetadataExt, geteuid};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -14,21 +16,52 @@ const KEPT: [&str; 6] = ["objects", "refs", "packed-refs", "shallow", "modules",
 /// References that cleaning keeps: the next fetch offers them to the origin, and corrects them.
 const OF_ORIGIN: [&str; 2] = ["refs/remotes/origin/", "refs/tags/"];
 
+/// The parts that hold settings.
+const SETTINGS: [&str; 4] = ["config", "config.worktree", "info", "hooks"];
+/// File by which a repository is known whose settings, but nothing else, are of this task.
+const MARK: &str = "left-by-an-earlier-job";
+
+/// A sentence about a file or folder that belongs to another user.
+pub(super) fn other_owner(path: &Path) -> Option<String> {
+    let (owner, own) = (path.symlink_metadata().ok()?.uid(), geteuid().as_raw());
+    (owner != own).then(|| {
+        format!(
+            "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",
+            path.display()
+        )
+    })
+}
+
 /// Whether nothing of this task has set up the repository: its settings, or the file that stands for it, are older,
 /// or there are none.
-pub(super) fn is_left(repository: &Path, began: SystemTime) -> bool {
+pub(super) fn is_old(repository: &Path, began: SystemTime) -> bool {
     let settings = if repository.is_dir() { repository.join("config") } else { repository.to_owned() };
     let set_up = settings.symlink_metadata().and_then(|about| about.modified());
     !set_up.is_ok_and(|modified| modified >= began)
 }
 
-/// Removes what is not to be taken over. Afterwards it is no repository until `git init` has completed it.
-pub(super) fn strip(repository: &Path) -> io::Result<()> {
+/// Whether [`set_aside`] has removed the settings of the repository since it was left.
+pub(super) fn is_set_aside(repository: &Path) -> bool {
+    repository.join(MARK).exists()
+}
+
+/// Removes the settings of a repository, and marks it. An error, too, when there is none, or only a link to one.
+pub(super) fn set_aside(repository: &Path) -> io::Result<()> {
+    if !repository.symlink_metadata()?.is_dir() {
+        return Err(io::ErrorKind::NotADirectory.into());
+    }
+    SETTINGS.iter().try_for_each(|name| remove(&repository.join(name)))?;
+    fs::write(repository.join(MARK), "")
+}
+
+/// Removes what is not to be taken over; `settings`: but for those. Afterwards it is no repository until `git init` has
+/// completed it.
+pub(super) fn strip(repository: &Path, settings: bool) -> io::Result<()> {
     if !repository.symlink_metadata()?.is_dir() {
         // A link to a repository elsewhere, which stays as it is.
         return remove(repository);
     }
-    retain(repository, &|name| KEPT.contains(&name))?;
+    retain(repository, &|name| KEPT.contains(&name) || settings && SETTINGS.contains(&name))?;
     let refs = repository.join("refs");
     retain(&refs, &|name| name == "remotes" || name == "tags")?;
     retain(&refs.join("remotes"), &|name| name == "origin")?;
@@ -97,6 +130,29 @@ mod tests {
     }
 
     #[test]
+    fn settings_that_came_after_those_that_were_set_aside_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join(".git");
+        assert!(set_aside(&repository).is_err());
+        fs::create_dir(&repository).unwrap();
+        for name in ["config", "config.worktree", "HEAD", "index"] {
+            fs::write(repository.join(name), "left").unwrap();
+        }
+        fs::create_dir(repository.join("info")).unwrap();
+        fs::write(repository.join("info/grafts"), "left").unwrap();
+        let there = |name: &str| repository.join(name).exists();
+        assert!(!is_set_aside(&repository));
+        set_aside(&repository).unwrap();
+        assert!(is_set_aside(&repository) && there("HEAD") && there("index"));
+        assert!(!there("config") && !there("config.worktree") && !there("info"));
+        assert!(is_old(&repository, SystemTime::UNIX_EPOCH));
+        fs::write(repository.join("config"), "own").unwrap();
+        assert!(!is_old(&repository, SystemTime::UNIX_EPOCH));
+        strip(&repository, true).unwrap();
+        assert!(there("config") && !there("HEAD") && !there("index") && !is_set_aside(&repository));
+    }
+
+    #[test]
     fn only_objects_and_what_is_known_of_the_origin_stay() {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join(".git");
@@ -122,7 +178,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        strip(&repository).unwrap();
+        strip(&repository, false).unwrap();
         let is_there = |file: &&&str| repository.join(file).exists();
         let kept: Vec<_> = files.iter().filter(is_there).copied().collect();
         assert_eq!(
@@ -135,7 +191,7 @@ mod tests {
         assert!(is_partial(&repository));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&repository, &link).unwrap();
-        strip(&link).unwrap();
+        strip(&link, false).unwrap();
         assert!(link.symlink_metadata().is_err() && repository.join("objects/aa/bb").exists());
         // Parts may be elsewhere as well.
         let shares = folder.path().join("shares");
@@ -145,7 +201,7 @@ mod tests {
         for part in ["refs", "packed-refs"] {
             std::os::unix::fs::symlink(repository.join(part), shares.join(part)).unwrap();
         }
-        strip(&shares).unwrap();
+        strip(&shares, false).unwrap();
         assert_eq!(fs::read_dir(&shares).unwrap().count(), 0);
         assert!(repository.join("refs/heads").exists());
         assert_eq!(fs::read_to_string(repository.join("packed-refs")).unwrap(), "1a refs/heads/main\n");

@@ -1,4 +1,4 @@
-//! Each kind of step, on top of a task that can run children and talk to the control plane.
+//! Each kind of step: what it does with the host, with children that are waited for, and with the control plane.
 
 mod artifacts;
 mod cache;
@@ -7,79 +7,68 @@ mod checkout;
 mod download;
 mod files;
 mod left;
+mod listing;
 mod masked_xml;
 pub(super) mod names;
 mod packing;
-mod run;
+pub(super) mod run;
+mod take_over;
+mod test_results;
+mod upload;
 mod workspace;
 
-use super::end::{ChildEnd, StepEnd, StopReason, end_of};
+use super::control::Control;
+use super::end::StepEnd;
+use super::host::TaskHost;
 use super::output::log::StepLog;
-use super::task::TaskRun;
-use crate::http::Body;
-use crate::protocol::{Action, Step};
-use files::UploadError;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use std::path::Path;
+use super::records::Records;
+use crate::protocol::task_input::TaskInput;
+use crate::protocol::{Step, StepAction};
+pub(super) use take_over::take_over;
 
-/// A file that was uploaded, its length in bytes and its SHA-256; or why it was not.
-type Upload = Result<(u64, String), UploadError>;
-
-impl TaskRun {
-    /// Does what `step` says; its output is in `log`, its end is the answer.
-    pub(in crate::executor) fn act(&mut self, record: u32, step: &Step, log: &StepLog) -> StepEnd {
-        match &step.action {
-            Action::Run(run) => self.run_step(record, run, log),
-            Action::Checkout { path, method } => self.checkout(record, path, *method, log),
-            Action::StoreArtifacts { path, destination } => {
-                self.store_artifacts(record, path, destination.as_deref(), log)
-            }
-            Action::StoreTestResults { path } => self.store_test_results(record, path, log),
-            Action::SetupRemoteDocker => {
-                log.note("there is no remote Docker on a machine runner: use the Docker of this host, if it has one");
-                StepEnd::success()
-            }
-            Action::SaveCache { key, paths } => self.save_cache(key, paths, log),
-            Action::RestoreCache { keys } => self.restore_cache(keys, log),
-            Action::PersistToWorkspace { root, paths } => self.persist_to_workspace(record, root, paths, log),
-            Action::AttachWorkspace { at } => self.attach_workspace(at, log),
-            Action::AddSshKeys { .. } if self.input.local_source.is_some() => {
-                log.note("the keys of the project are not on this host: ssh uses your own");
-                StepEnd::success()
-            }
-            Action::AddSshKeys { .. } => unsupported("project SSH keys"),
-            Action::InstallSigningBundle => unsupported("signing bundles"),
+/// Does what `step` says; its output is in `log`. The answer is its end: an error where it could not do it all.
+pub(super) fn act(
+    input: &TaskInput,
+    host: &TaskHost,
+    control: &mut Control,
+    records: &mut Records,
+    step: &Step,
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let task = &input.task;
+    match &step.action {
+        StepAction::Run(run) => Ok(run::run(&task.job, host, control, run, log)),
+        StepAction::Checkout { path, method } => checkout::checkout(input, host, control, path, *method, log),
+        StepAction::StoreArtifacts { path, destination } => {
+            let limit = task.max_artifact_bytes;
+            artifacts::store(&host.places, control, records, limit, path, destination.as_deref(), log)
         }
-    }
-
-    /// Uploads a file of at most `limit` bytes.
-    fn upload_file(&mut self, path: &Path, limit: u64) -> Result<Upload, StepEnd> {
-        let (reporter, path) = (self.reporter.clone(), path.to_owned());
-        self.beside(move |stop| files::upload(&reporter, &path, limit, stop))
-    }
-
-    /// One call of the task with a JSON body: it records an upload, or asks for one. The inner error is a sentence for
-    /// the output of the step.
-    fn post<A: DeserializeOwned + Send + 'static>(
-        &mut self,
-        call: &'static str,
-        body: &impl Serialize,
-    ) -> Result<Result<A, String>, StepEnd> {
-        let body = match serde_json::to_vec(body) {
-            Ok(body) => body,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        let reporter = self.reporter.clone();
-        self.beside(move |_| reporter.call("POST", call, Body::Json(&body)).map_err(|e| e.to_string()))
-    }
-
-    /// The end of a step that was stopped.
-    fn stopped_end(&mut self) -> StepEnd {
-        end_of(ChildEnd::Stopped(self.stopped().unwrap_or(StopReason::Cancel)))
+        StepAction::StoreTestResults { path } => {
+            test_results::store(host, control, records, task.max_artifact_bytes, path, log)
+        }
+        StepAction::SetupRemoteDocker => {
+            log.note(
+                "there is no remote Docker on a machine runner: use the Docker of this host, if it has one",
+            );
+            Ok(StepEnd::success())
+        }
+        StepAction::SaveCache { key, paths } => cache::save(task, host, control, records, key, paths, log),
+        StepAction::RestoreCache { keys } => cache::restore(task, &host.places, control, records, keys, log),
+        StepAction::PersistToWorkspace { root, paths } => {
+            workspace::persist(host, control, &records.reporter, root, paths, log)
+        }
+        StepAction::AttachWorkspace { at } => {
+            workspace::attach(&host.places, control, &records.reporter, at, log)
+        }
+        StepAction::AddSshKeys { .. } if input.local_source.is_some() => {
+            log.note("the keys of the project are not on this host: ssh uses your own");
+            Ok(StepEnd::success())
+        }
+        StepAction::AddSshKeys { .. } => unsupported("project SSH keys"),
+        StepAction::InstallSigningBundle => unsupported("signing bundles"),
     }
 }
 
-fn unsupported(what: &str) -> StepEnd {
-    StepEnd::failed(format!("this version of the runner does not do {what} yet"))
+fn unsupported(what: &str) -> Result<StepEnd, StepEnd> {
+    Err(StepEnd::failed(format!("this version of the runner does not do {what} yet")))
 }

@@ -4,12 +4,18 @@
 use crate::executor::output::redactor::MASK;
 use crate::executor::output::secrets::Secrets;
 use std::collections::BTreeMap;
+use std::path::Path;
 
-/// The names of a task that were masked, and what they were.
+/// The names that a task has stored files under.
 #[derive(Debug, Default)]
-pub(in crate::executor) struct Names(BTreeMap<String, String>);
+pub(in crate::executor) struct StoredNames {
+    /// Those that were masked, and what they were.
+    masked: BTreeMap<String, String>,
+    /// Checksum and place of the artifact of a name.
+    artifacts: BTreeMap<String, String>,
+}
 
-impl Names {
+impl StoredNames {
     /// The name for a file: the same one each time that it is asked for.
     pub(super) fn of(&mut self, name: &str, secrets: &Secrets) -> String {
         let masked = secrets.mask(name);
@@ -20,12 +26,21 @@ impl Names {
         let mut number = 1;
         loop {
             let numbered = if number == 1 { masked.clone() } else { numbered(&masked, number) };
-            let holder = self.0.entry(numbered.clone()).or_insert_with(|| name.to_owned());
+            let holder = self.masked.entry(numbered.clone()).or_insert_with(|| name.to_owned());
             if holder.as_str() == name {
                 return numbered;
             }
             number += 1;
         }
+    }
+
+    /// Notes that a file was stored as an artifact. The place of another file that it replaces, which had the same name and
+    /// another content.
+    pub(super) fn replaced(&mut self, name: &str, sha256: &str, path: &Path) -> Option<String> {
+        let stored = format!("{sha256} {}", path.display());
+        let before = self.artifacts.insert(name.to_owned(), stored)?;
+        let (content, path) = before.split_once(' ')?;
+        (content != sha256).then(|| path.to_owned())
     }
 }
 
@@ -42,9 +57,23 @@ mod tests {
     use crate::protocol::Secret;
 
     #[test]
+    fn an_artifact_that_replaces_another_one_is_known_by_its_name_and_content() {
+        let mut names = StoredNames::default();
+        for (name, content, path, replaced) in [
+            ("out.txt", "aa", "/w/a b/out.txt", None),
+            ("a.txt", "aa", "/w/a.txt", None),
+            ("out.txt", "aa", "/w/c/out.txt", None),
+            ("out.txt", "bb", "/w/b/out.txt", Some("/w/c/out.txt")),
+            ("out.txt", "cc", "/w/b/out.txt", Some("/w/b/out.txt")),
+        ] {
+            assert_eq!(names.replaced(name, content, Path::new(path)).as_deref(), replaced, "{path}");
+        }
+    }
+
+    #[test]
     fn names_that_are_equal_when_they_are_masked_are_numbered() {
         let secrets = Secrets::new(&[], &[Secret::new("hunter22"), Secret::new("swordfish")]);
-        let mut names = Names::default();
+        let mut names = StoredNames::default();
         for (name, stored) in [
             ("a/hunter22.tar.gz", "a/****.tar.gz"),
             ("a/swordfish.tar.gz", "a/****.tar-2.gz"),

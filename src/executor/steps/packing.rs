@@ -2,11 +2,14 @@
 //! and uploaded from there.
 
 use super::files::UploadError;
+use super::upload;
 use crate::archive::lz4;
 use crate::archive::pack::{self, Packer, cannot_write};
+use crate::executor::beside::beside;
+use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
-use crate::executor::task::TaskRun;
+use crate::executor::output::report::Reporter;
 use crate::protocol::Archive;
 use std::fs::{File, remove_file};
 use std::path::Path;
@@ -45,51 +48,53 @@ impl From<pack::Error> for Error {
     }
 }
 
-impl TaskRun {
-    /// Uploads what `add` packs; nothing when it adds nothing.
-    pub(super) fn upload_packed(
-        &mut self,
-        log: &StepLog,
-        add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error> + Send + 'static,
-    ) -> Result<Option<Uploaded>, Error> {
-        let file = self.scratch.join("archive");
-        let result = self.upload_packed_in(&file, log, Box::new(add));
-        // It may never have been made.
-        let _ = remove_file(&file);
-        result
-    }
+/// Uploads what `add` packs in the private folder of the task; nothing when it adds nothing.
+pub(super) fn upload(
+    private: &Path,
+    control: &mut Control,
+    reporter: &Reporter,
+    log: &StepLog,
+    add: impl FnOnce(&mut Packer<'_, lz4::Writer<File>>) -> Result<(), pack::Error> + Send + 'static,
+) -> Result<Option<Uploaded>, Error> {
+    let file = private.join("archive");
+    let result = upload_from(&file, private, control, reporter, log, Box::new(add));
+    // It may never have been made.
+    let _ = remove_file(&file);
+    result
+}
 
-    fn upload_packed_in(
-        &mut self,
-        file: &Path,
-        log: &StepLog,
-        add: Box<Add>,
-    ) -> Result<Option<Uploaded>, Error> {
-        let (path, scratch, log) = (file.to_owned(), self.scratch.clone(), log.clone());
-        let pack = move |stop: &AtomicBool| {
-            let out = File::create(path).and_then(lz4::Writer::new).map_err(cannot_write)?;
-            let mut stopped = || stop.load(Ordering::Relaxed);
-            let mut packer = Packer::new(out, scratch, &mut stopped);
-            let added = add(&mut packer);
-            packer.notes.iter().for_each(|note| log.note(note));
-            added?;
-            let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
-            packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
-            Ok::<_, pack::Error>(anything.then_some((files, bytes)))
-        };
-        let packed = self.beside(pack).map_err(Error::Ended)??;
-        let Some((files, bytes)) = packed else { return Ok(None) };
-        let (length, sha256) =
-            self.upload_file(file, u64::MAX).map_err(Error::Ended)?.map_err(|error| match error {
-                UploadError::Stopped => Error::Stopped,
-                error => Error::Upload(error.to_string()),
-            })?;
-        let summary = format!(
-            "{} with {}, {} compressed",
-            counted(files, "file"),
-            counted(bytes, "byte"),
-            counted(length, "byte")
-        );
-        Ok(Some(Uploaded { archive: Archive { sha256, length }, summary }))
-    }
+fn upload_from(
+    file: &Path,
+    private: &Path,
+    control: &mut Control,
+    reporter: &Reporter,
+    log: &StepLog,
+    add: Box<Add>,
+) -> Result<Option<Uploaded>, Error> {
+    let (path, scratch, log) = (file.to_owned(), private.to_owned(), log.clone());
+    let pack = move |stop: &AtomicBool| {
+        let out = File::create(path).and_then(lz4::Writer::new).map_err(cannot_write)?;
+        let mut stopped = || stop.load(Ordering::Relaxed);
+        let mut packer = Packer::new(out, scratch, &mut stopped);
+        let added = add(&mut packer);
+        packer.notes.iter().for_each(|note| log.note(note));
+        added?;
+        let (files, bytes, anything) = (packer.files, packer.bytes, packer.entries > 0);
+        packer.finish().and_then(lz4::Writer::finish).map_err(cannot_write)?;
+        Ok::<_, pack::Error>(anything.then_some((files, bytes)))
+    };
+    let packed = beside(control, pack).map_err(Error::Ended)??;
+    let Some((files, bytes)) = packed else { return Ok(None) };
+    let uploaded = upload::file(control, reporter, file, u64::MAX).map_err(Error::Ended)?;
+    let (length, sha256) = uploaded.map_err(|error| match error {
+        UploadError::Stopped => Error::Stopped,
+        error => Error::Upload(error.to_string()),
+    })?;
+    let summary = format!(
+        "{} with {}, {} compressed",
+        counted(files, "file"),
+        counted(bytes, "byte"),
+        counted(length, "byte")
+    );
+    Ok(Some(Uploaded { archive: Archive { sha256, length }, summary }))
 }

@@ -2,13 +2,16 @@
 
 use super::download::Download;
 use super::packing::{self, Uploaded};
+use super::upload;
 use crate::archive::unpack::{self, Target};
 use crate::archive::{Error, lz4};
+use crate::executor::beside::beside;
+use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
+use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::report::Reporter;
 use crate::executor::places::Places;
-use crate::executor::task::TaskRun;
 use crate::glob::{self, Dialect};
 use crate::http::Body;
 use crate::protocol::{Layer, LayerRecord, Workspace};
@@ -19,101 +22,92 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Most files and folders that one pattern may match.
 const MOST_MATCHES: usize = 100_000;
 
-impl TaskRun {
-    pub(super) fn persist_to_workspace(
-        &mut self,
-        record: u32,
-        root: &str,
-        paths: &[String],
-        log: &StepLog,
-    ) -> StepEnd {
-        self.try_persist(record, root, paths, log).unwrap_or_else(|end| end)
-    }
-
-    fn try_persist(
-        &mut self,
-        record: u32,
-        root: &str,
-        paths: &[String],
-        log: &StepLog,
-    ) -> Result<StepEnd, StepEnd> {
-        let (places, root, paths) = (self.places.clone(), root.to_owned(), paths.to_owned());
-        let found = self.beside(move |_| {
-            let from = places.persisted(&root, &paths);
-            stays_inside(&places, &from, &from)?;
-            let names = without_links_home(&places, &from, persisted(&from, &paths)?)?;
-            names.iter().try_for_each(|name| stays_inside(&places, &from, &from.join(name)))?;
-            Ok::<_, String>((from, names))
-        })?;
-        let (root, names) = found.map_err(StepEnd::failed)?;
-        let from = root.clone();
-        let uploaded = self.upload_packed(log, move |packer| {
-            names.iter().try_for_each(|name| packer.add(&from.join(name), name.as_bytes()))
-        });
-        let Uploaded { archive, summary } = match uploaded {
-            Ok(Some(uploaded)) => uploaded,
-            Ok(None) => {
-                log.note(&format!("nothing was persisted: `{}` is empty", root.display()));
-                return Ok(StepEnd::success());
-            }
-            Err(packing::Error::Ended(end)) => return Err(end),
-            Err(packing::Error::Stopped) => return Err(self.stopped_end()),
-            Err(packing::Error::Unread(why)) => {
-                return Err(StepEnd::failed(format!("failed to persist: {why}")));
-            }
-            Err(packing::Error::Upload(why)) => {
-                return Err(StepEnd::failed(format!("failed to upload the layer: {why}")));
-            }
-        };
-        let record = LayerRecord { archive, step: record };
-        match self.post::<serde::de::IgnoredAny>("workspace", &record)? {
-            Ok(_) => {
-                log.note(&format!("persisted {summary}"));
-                Ok(StepEnd::success())
-            }
-            Err(why) => Err(StepEnd::failed(format!("failed to store the layer: {why}"))),
-        }
-    }
-
-    pub(super) fn attach_workspace(&mut self, at: &str, log: &StepLog) -> StepEnd {
-        self.try_attach(at, log).unwrap_or_else(|end| end)
-    }
-
-    fn try_attach(&mut self, at: &str, log: &StepLog) -> Result<StepEnd, StepEnd> {
-        let at = self.places.attached(at);
-        let (reporter, places, to) = (self.reporter.clone(), self.places.clone(), at.clone());
-        let workspace = self.beside(move |_| {
-            let workspace: Workspace = reporter
-                .call("GET", "workspace", Body::Empty)
-                .map_err(|why| StepEnd::failed(format!("failed to ask for the workspace: {why}")))?;
-            stays_inside(&places, &to, &to).map_err(StepEnd::failed)?;
-            std::fs::create_dir_all(&to)
-                .map_err(|error| StepEnd::by_error(&format!("cannot create `{}`", to.display()), &error))?;
-            Ok::<_, StepEnd>(workspace)
-        })?;
-        let workspace = match workspace {
-            Ok(workspace) => workspace,
-            Err(_) if self.stopped().is_some() => return Err(self.stopped_end()),
-            Err(end) => return Err(end),
-        };
-        if workspace.layers.is_empty() {
-            log.note(
-                "there is nothing in the workspace: no job that this one requires has persisted anything",
-            );
+/// `persist_to_workspace`.
+pub(super) fn persist(
+    host: &TaskHost,
+    control: &mut Control,
+    reporter: &Reporter,
+    root: &str,
+    paths: &[String],
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let (places, root, paths) = (host.places.clone(), root.to_owned(), paths.to_owned());
+    let found = beside(control, move |_| {
+        let from = places.persisted(&root, &paths);
+        stays_inside(&places, &from, &from)?;
+        let names = without_links_home(&places, &from, persisted(&from, &paths)?)?;
+        names.iter().try_for_each(|name| stays_inside(&places, &from, &from.join(name)))?;
+        Ok::<_, String>((from, names))
+    })?;
+    let (root, names) = found.map_err(StepEnd::failed)?;
+    let from = root.clone();
+    let uploaded = packing::upload(&host.private.path, control, reporter, log, move |packer| {
+        names.iter().try_for_each(|name| packer.add(&from.join(name), name.as_bytes()))
+    });
+    let Uploaded { archive, summary } = match uploaded {
+        Ok(Some(uploaded)) => uploaded,
+        Ok(None) => {
+            log.note(&format!("nothing was persisted: `{}` is empty", root.display()));
             return Ok(StepEnd::success());
         }
-        let (reporter, log) = (self.reporter.clone(), log.clone());
-        match self.beside(move |stop| attach(&reporter, &at, &workspace, &log, stop))? {
-            Ok(()) => Ok(StepEnd::success()),
-            Err(Error::Stopped) => Err(self.stopped_end()),
-            Err(Error::Failed(why)) => Err(StepEnd::failed(why)),
-            Err(Error::Infrastructure(why)) => Err(StepEnd::of_host(why)),
+        Err(packing::Error::Ended(end)) => return Err(end),
+        Err(packing::Error::Stopped) => return Err(control.stopped_end()),
+        Err(packing::Error::Unread(why)) => {
+            return Err(StepEnd::failed(format!("failed to persist: {why}")));
         }
+        Err(packing::Error::Upload(why)) => {
+            return Err(StepEnd::failed(format!("failed to upload the layer: {why}")));
+        }
+    };
+    let record = LayerRecord { archive, step: log.step() };
+    match upload::post::<serde::de::IgnoredAny>(control, reporter, "workspace", &record)? {
+        Ok(_) => {
+            log.note(&format!("persisted {summary}"));
+            Ok(StepEnd::success())
+        }
+        Err(why) => Err(StepEnd::failed(format!("failed to store the layer: {why}"))),
+    }
+}
+
+/// `attach_workspace`.
+pub(super) fn attach(
+    places: &Places,
+    control: &mut Control,
+    reporter: &Reporter,
+    at: &str,
+    log: &StepLog,
+) -> Result<StepEnd, StepEnd> {
+    let at = places.attached(at);
+    let (asked, places, to) = (reporter.clone(), places.clone(), at.clone());
+    let workspace = beside(control, move |_| {
+        let workspace: Workspace = asked
+            .call("GET", "workspace", Body::Empty)
+            .map_err(|why| StepEnd::failed(format!("failed to ask for the workspace: {why}")))?;
+        stays_inside(&places, &to, &to).map_err(StepEnd::failed)?;
+        std::fs::create_dir_all(&to)
+            .map_err(|error| StepEnd::by_error(&format!("cannot create `{}`", to.display()), &error))?;
+        Ok::<_, StepEnd>(workspace)
+    })?;
+    let workspace = match workspace {
+        Ok(workspace) => workspace,
+        Err(_) if control.stopped().is_some() => return Err(control.stopped_end()),
+        Err(end) => return Err(end),
+    };
+    if workspace.layers.is_empty() {
+        log.note("there is nothing in the workspace: no job that this one requires has persisted anything");
+        return Ok(StepEnd::success());
+    }
+    let (reporter, log) = (reporter.clone(), log.clone());
+    match beside(control, move |stop| unpack_layers(&reporter, &at, &workspace, &log, stop))? {
+        Ok(()) => Ok(StepEnd::success()),
+        Err(Error::Stopped) => Err(control.stopped_end()),
+        Err(Error::Failed(why)) => Err(StepEnd::failed(why)),
+        Err(Error::Infrastructure(why)) => Err(StepEnd::of_host(why)),
     }
 }
 
 /// Unpacks the layers, one after the other.
-fn attach(
+fn unpack_layers(
     reporter: &Reporter,
     at: &Path,
     workspace: &Workspace,
@@ -166,7 +160,7 @@ fn without_links_home(places: &Places, root: &Path, mut names: Vec<String>) -> R
         if names.iter().any(String::is_empty) {
             names = persisted(root, &["*".to_owned()])?;
         }
-        names.retain(|name| !places.is_link_home(&root.join(name)));
+        names.retain(|name| !places.is_lent(&root.join(name)));
     }
     Ok(names)
 }

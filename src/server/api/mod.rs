@@ -16,9 +16,9 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use ours::{
     access, apps, audit, compile, connections, held, hooks, inventory, operator, orchestration, results,
-    storage, watch,
+    storage, tokens, watch,
 };
-use shared::failure::Failure;
+use shared::failure::ApiError;
 use shared::{shape, slug, speaker, unread};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -42,6 +42,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(held::router())
         .merge(results::router())
         .merge(storage::router())
+        .merge(tokens::router())
         .merge(v1::router())
         .merge(v2::router())
         .merge(v3::router())
@@ -58,7 +59,7 @@ pub fn router(state: Shared) -> axum::Router {
     let routes = of_people
         // No runner changes what is set up.
         .merge(runner::router())
-        .fallback(|| async { Failure::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(middleware::from_fn_with_state(state.clone(), within))
         .with_state(state.clone());

@@ -58,7 +58,7 @@ pub enum Checked {
 
 /// How far an output is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StoredOutput {
     /// Bytes below this are stored.
     pub offset: u64,
     /// Bytes below this would survive a power cut.
@@ -85,7 +85,8 @@ impl Outputs {
         self.rows.as_ref()
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    /// The folder of all outputs.
+    pub fn folder(&self) -> &Path {
         &self.root
     }
 
@@ -116,7 +117,7 @@ impl Outputs {
 
     /// Stores output at an offset. Bytes that are stored already are skipped; the file is the truth, so nothing else
     /// needs to be written per chunk. No bytes at all ask for the disk to be waited for.
-    pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<Stored, Error> {
+    pub fn append(&self, task: &TaskId, step: u32, offset: u64, bytes: &[u8]) -> Result<StoredOutput, Error> {
         self.append_at(task, step, offset, bytes, None)
     }
 
@@ -128,7 +129,7 @@ impl Outputs {
         offset: u64,
         bytes: &[u8],
         at_ms: Option<u64>,
-    ) -> Result<Stored, Error> {
+    ) -> Result<StoredOutput, Error> {
         let _turn = self.turn(task, step);
         let (path, file, length) = self.open_to_write(task, step)?;
         let fail = io_error(&path);
@@ -166,7 +167,7 @@ impl Outputs {
         if let Some(at_ms) = at_ms.filter(|_| !new.is_empty()) {
             written.times.came(stored, at_ms);
         }
-        Ok(Stored { offset: end, durable_to })
+        Ok(StoredOutput { offset: end, durable_to })
     }
 
     /// When the output of a step that runs has arrived: offsets in bytes, each with the Unix time in milliseconds of
@@ -302,8 +303,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let output = Blobs::open(dir.path(), true).unwrap().outputs;
         let task = TaskId::new("t").unwrap();
-        assert_eq!(output.append(&task, 0, 0, b"abc").unwrap(), Stored { offset: 3, durable_to: 0 });
-        assert_eq!(output.append(&task, 0, 3, b"").unwrap(), Stored { offset: 3, durable_to: 3 });
+        assert_eq!(output.append(&task, 0, 0, b"abc").unwrap(), StoredOutput { offset: 3, durable_to: 0 });
+        assert_eq!(output.append(&task, 0, 3, b"").unwrap(), StoredOutput { offset: 3, durable_to: 3 });
     }
 
     #[test]

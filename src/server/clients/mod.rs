@@ -9,5 +9,5 @@ mod connections;
 mod refusals;
 
 pub use addresses::{BadProxy, Proxies, Proxy};
-pub use connections::{Admission, Busy, Connection, Connections, Limits};
+pub use connections::{AcceptedConnection, Admission, BusyConnection, ConnectionLimits, Connections};
 pub use refusals::Refusals;

@@ -7,7 +7,7 @@ use crate::server::auth::ClassToken;
 use crate::server::auth::token_hash;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::handout::{self, Description, Handed, Withheld};
-use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, LONGEST_BEGIN, Machine, Refused};
+use crate::server::engine::task::{Claim, ClaimedAgain, DEFAULT_BUDGET, Denied, LONGEST_BEGIN, Machine};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::{MessageKind, TaskState};
 use crate::server::store::tables::handout::described;
@@ -194,7 +194,7 @@ pub fn fetch(
     token: String,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Result<Description, Refused>, Error> {
+) -> Result<Result<Description, Denied>, Error> {
     let Some(mut hand) = InHand::find(tx, id)? else {
         return Err(Error::Corrupt(format!("the task `{id}` is gone")));
     };

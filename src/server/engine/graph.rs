@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 /// One job as the engine sees it.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct GraphNode {
     /// Name in the workflow.
     pub name: String,
     /// Kind of the job.
@@ -31,7 +31,7 @@ pub enum Decision {
 /// Decides about every blocked job that can be decided now. Jobs that never run decide about others, so
 /// the answer is a fixed point, in order of decision; once the caller knows where the started ones stand
 /// it asks again.
-pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
+pub fn advance(nodes: &[GraphNode]) -> Vec<(usize, Decision)> {
     let mut statuses: Vec<JobStatus> = nodes.iter().map(|node| node.status).collect();
     let mut decisions = Vec::new();
     let by_name: HashMap<&str, usize> =
@@ -68,7 +68,7 @@ pub fn advance(nodes: &[Node]) -> Vec<(usize, Decision)> {
 }
 
 /// The requirement that a job that never runs was not given, as a sentence for people.
-pub fn obstacle(nodes: &[Node], index: usize) -> Option<String> {
+pub fn obstacle(nodes: &[GraphNode], index: usize) -> Option<String> {
     let node = nodes.get(index)?;
     node.requires.iter().find_map(|requirement| {
         let required = nodes.iter().find(|node| node.name == requirement.job)?;
@@ -79,7 +79,7 @@ pub fn obstacle(nodes: &[Node], index: usize) -> Option<String> {
         let wanted: Vec<String> =
             requirement.statuses.iter().map(|status| format!("`{}`", word(*status))).collect();
         let ended = required.status;
-        Some(format!("it waits for {} of `{}`, which ended as `{ended}`", wanted.join(" or "), required.name))
+        Some(format!("it requires {} of `{}`, which ended as `{ended}`", wanted.join(" or "), required.name))
     })
 }
 
@@ -107,7 +107,7 @@ fn reached(status: JobStatus) -> Option<RequiredStatus> {
 
 /// Jobs that run again when the chosen ones do: they, and everything that depends on them, since another
 /// result may decide differently about it.
-pub fn run_again(nodes: &[Node], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
+pub fn run_again(nodes: &[GraphNode], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
     let mut again: Vec<bool> = (0..nodes.len()).map(chosen).collect();
     let by_name: HashMap<&str, usize> =
         nodes.iter().enumerate().map(|(index, node)| (node.name.as_str(), index)).collect();
@@ -129,7 +129,7 @@ pub fn run_again(nodes: &[Node], chosen: impl Fn(usize) -> bool) -> Vec<bool> {
 }
 
 /// Status of a workflow, given its jobs.
-pub fn workflow_status(jobs: &[Node], is_canceled: bool) -> WorkflowStatus {
+pub fn workflow_status(jobs: &[GraphNode], is_canceled: bool) -> WorkflowStatus {
     let any = |wanted: fn(JobStatus) -> bool| jobs.iter().any(|job| wanted(job.status));
     let ended = jobs.iter().all(|job| job.status.is_terminal());
     let runs = jobs.iter().any(|job| {
@@ -177,11 +177,11 @@ mod tests {
     use super::*;
     use JobStatus::{Blocked, Canceled, Failed, NotRun, OnHold, Queued, Running, Success};
 
-    fn node(name: &str, status: JobStatus, requires: &[(&str, &[RequiredStatus])]) -> Node {
+    fn node(name: &str, status: JobStatus, requires: &[(&str, &[RequiredStatus])]) -> GraphNode {
         let requires = requires
             .iter()
             .map(|(job, statuses)| Requirement { job: (*job).into(), statuses: statuses.to_vec() });
-        Node {
+        GraphNode {
             name: name.into(),
             kind: JobType::Build,
             requires: requires.collect(),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     fn standing(jobs: &[JobStatus], is_canceled: bool) -> WorkflowStatus {
-        let jobs: Vec<Node> = jobs.iter().map(|status| node("job", *status, &[])).collect();
+        let jobs: Vec<GraphNode> = jobs.iter().map(|status| node("job", *status, &[])).collect();
         workflow_status(&jobs, is_canceled)
     }
 
@@ -222,7 +222,7 @@ mod tests {
         assert!(decided.contains(&(1, Decision::NotRun)) && decided.contains(&(2, Decision::NotRun)));
         assert!(decided.contains(&(3, Decision::Start)) && decided.contains(&(4, Decision::Start)));
         let why = obstacle(&nodes, 1);
-        assert_eq!(why.as_deref(), Some("it waits for `success` of `build`, which ended as `failed`"));
+        assert_eq!(why.as_deref(), Some("it requires `success` of `build`, which ended as `failed`"));
         assert_eq!(obstacle(&nodes, 3), None);
     }
 

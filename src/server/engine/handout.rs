@@ -3,16 +3,16 @@
 
 use crate::config::{Executor, Image, JobKind};
 use crate::protocol::limits::VARIABLE_BYTES;
-use crate::protocol::{Container, Login, Secret, Source, Task, TaskId, Variable};
+use crate::protocol::{Container, RegistryLogin, Secret, Source, Task, TaskId, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::secrets::access;
 use crate::server::secrets::contexts;
 use crate::server::secrets::sealer::{SealError, SealedFor, Sealer};
+use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::ServerSettings;
 use crate::server::store::status::MessageKind;
-use crate::server::store::tables::apps;
-use crate::server::store::tables::handout::{Described, Revision};
+use crate::server::store::tables::handout::{Described, PipelineRevision};
 use crate::server::store::tables::jobs;
 use crate::server::store::tables::keys;
 use crate::server::store::tables::pipelines::PullFacts;
@@ -245,10 +245,25 @@ fn opening(
         return Ok(nothing);
     }
     match access::open(tx, &settings.sealer, &found.project)? {
-        Ok(access) if access.login.is_none() && apps::owner_for(tx, &found.project)?.is_some() => {
-            Ok(Opening::ByApp(access, url.clone()))
-        }
-        Ok(access) => {
+        Ok(mut access) => {
+            if access.login.is_none() {
+                match tokens::beside(tx, &found.project, TokenUser::Jobs)? {
+                    Some(FallbackCredential::App) => return Ok(Opening::ByApp(access, url.clone())),
+                    Some(FallbackCredential::Organisation(token)) => {
+                        match tokens::login(&settings.sealer, &token, url) {
+                            Some(Ok(login)) => access.login = Some(login),
+                            Some(Err(why)) => {
+                                let message = format!(
+                                    "git gets no token of the organisation for the repository of the project: {why} (set it anew with `runlet admin forge-token set`)"
+                                );
+                                jobs::add_message_once(tx, &found.job, MessageKind::Warning, &message)?;
+                            }
+                            None => {}
+                        }
+                    }
+                    None => {}
+                }
+            }
             mask.extend(access.masked());
             Ok(Opening::Files(access.files(url)))
         }
@@ -268,7 +283,7 @@ fn opening(
 fn container(image: Image, variables: &[Variable]) -> Container {
     let part = |name: &str| image.auth.get(name).map(|text| with_variables(text, variables));
     let login = part("username").zip(part("password"));
-    let login = login.map(|(username, password)| Login { username, password: Secret::new(password) });
+    let login = login.map(|(username, password)| RegistryLogin { username, password: Secret::new(password) });
     Container {
         image: image.image,
         name: image.name,
@@ -348,7 +363,7 @@ fn of_pull(pull: &PullFacts) -> impl Iterator<Item = (String, String)> {
 }
 
 /// The revision that `checkout` fetches, when there is a repository.
-fn source(found: Revision) -> Option<Source> {
+fn source(found: PipelineRevision) -> Option<Source> {
     Some(Source {
         repository_url: found.repository_url?,
         revision: found.revision?,

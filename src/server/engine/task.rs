@@ -20,10 +20,10 @@ mod told;
 mod words;
 
 pub use words::{
-    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, End, FENCE_MARGIN, Finished,
-    GivenBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS,
-    MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Refused, Report, Returned, State, Taken, Task,
-    Transition, Work,
+    Avoid, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied, FENCE_MARGIN,
+    FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN, MOST_GIVEN_BACK_BY_HOSTS,
+    MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt, NotClaimable, Passed, Stage, Task,
+    TaskEnd, Transition, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -34,7 +34,7 @@ use std::time::Duration;
 impl Task {
     /// Sets, moves or clears the fence that this queued task waits for.
     pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
-        if self.state != State::Queued || self.not_before == fence {
+        if self.state != Stage::Queued || self.not_before == fence {
             return Vec::new();
         }
         self.not_before = fence;
@@ -43,7 +43,7 @@ impl Task {
 
     /// Whether a runner of this name may claim it. `others` tells whether another runner of the class is there.
     pub fn claimable(&self, runner: &str, others: bool, now: Millis) -> Result<(), NotClaimable> {
-        if self.state != State::Queued {
+        if self.state != Stage::Queued {
             return Err(NotClaimable::NotQueued);
         }
         if self.is_held {
@@ -72,14 +72,14 @@ impl Task {
         self.claimable(&claim.runner, others, now)?;
         let begin_until = now.plus(begin);
         self.state =
-            State::Claimed { claim, lease_until: renewed(now, lease, now).min(begin_until), begin_until };
+            Stage::Claimed { claim, lease_until: renewed(now, lease, now).min(begin_until), begin_until };
         Ok(())
     }
 
     /// The claim of a task that its agent is about to begin, for an agent that asks what to run.
-    pub fn awaited(&self, now: Millis) -> Result<&Claim, Refused> {
+    pub fn awaited(&self, now: Millis) -> Result<&Claim, Denied> {
         match &self.state {
-            State::Claimed { claim, .. } => Ok(claim),
+            Stage::Claimed { claim, .. } => Ok(claim),
             _ => Err(self.refusal(now)),
         }
     }
@@ -88,42 +88,42 @@ impl Task {
     /// its runner may go by either answer.
     pub fn claim_again(&mut self, lease: Duration, now: Millis) -> ClaimedAgain {
         match &mut self.state {
-            State::Claimed { lease_until, begin_until, .. } => {
+            Stage::Claimed { lease_until, begin_until, .. } => {
                 *lease_until = (*lease_until).max(now.plus(lease).min(*begin_until));
                 ClaimedAgain::Again
             }
-            state => ClaimedAgain::Holds { ended: matches!(state, State::Ended(_)) },
+            state => ClaimedAgain::Holds { ended: matches!(state, Stage::Ended(_)) },
         }
     }
 
     /// The commit point: nothing on the host can fail any more before the first step.
-    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
+    pub fn begin(&mut self, agent: &str, lease: Duration, now: Millis) -> Result<Transition<Passed>, Denied> {
         match &self.state {
-            State::Claimed { .. } => Ok(self.start(Some(agent.to_owned()), lease, now)),
-            State::Running(work) | State::Unreachable { work, .. }
+            Stage::Claimed { .. } => Ok(self.start(Some(agent.to_owned()), lease, now)),
+            Stage::Running(work) | Stage::Unreachable { work, .. }
                 if work.agent.as_deref() != Some(agent) =>
             {
-                Err(Refused::AnotherAgent)
+                Err(Denied::AnotherAgent)
             }
             // A call of that kind is never taken late.
             _ => self.call(Call::Heartbeat, lease, now),
         }
     }
 
-    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Transition<Taken> {
-        let State::Claimed { claim, lease_until, .. } = &self.state else {
+    fn start(&mut self, agent: Option<String>, lease: Duration, now: Millis) -> Transition<Passed> {
+        let Stage::Claimed { claim, lease_until, .. } = &self.state else {
             return Transition::of(self.taken());
         };
         let lease_until = renewed(*lease_until, lease, now);
-        self.state = State::Running(Work { claim: claim.clone(), agent, lease_until });
+        self.state = Stage::Running(Work { claim: claim.clone(), agent, lease_until });
         Transition::then(self.taken(), [Consequence::Begun])
     }
 
     /// A call of its agent: the lease is renewed, and an unreachable task runs again.
-    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Taken>, Refused> {
+    pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Passed>, Denied> {
         match &mut self.state {
-            State::Queued => Err(Refused::Queued),
-            State::Claimed { claim, lease_until, begin_until } => {
+            Stage::Queued => Err(Denied::Queued),
+            Stage::Claimed { claim, lease_until, begin_until } => {
                 let is_first_version = claim.protocol < 2;
                 match call {
                     // In protocol 1 the first event, output or other call is the begin.
@@ -131,26 +131,26 @@ impl Task {
                         return Ok(self.start(None, lease, now));
                     }
                     Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other => {
-                        return Err(Refused::NotBegun);
+                        return Err(Denied::NotBegun);
                     }
                     _ => {}
                 }
                 *lease_until = (*lease_until).max(renewed(*lease_until, lease, now).min(*begin_until));
                 Ok(Transition::of(self.taken()))
             }
-            State::Running(work) => {
+            Stage::Running(work) => {
                 work.lease_until = renewed(work.lease_until, lease, now);
                 Ok(Transition::of(self.taken()))
             }
-            State::Unreachable { work, since } => {
+            Stage::Unreachable { work, since } => {
                 let back = told::heard_again(&work.claim.runner, *since);
                 let lease_until = renewed(work.lease_until, lease, now);
-                self.state = State::Running(Work { lease_until, ..work.clone() });
+                self.state = Stage::Running(Work { lease_until, ..work.clone() });
                 Ok(Transition::then(self.taken(), [Consequence::Say(back)]))
             }
-            State::Ended(_) => match call {
+            Stage::Ended(_) => match call {
                 Call::Output { .. } | Call::Events { .. } if self.takes_late(now) => {
-                    Ok(Transition::of(Taken { late: true, cancel: self.cancel_asked }))
+                    Ok(Transition::of(Passed { late: true, cancel: self.cancel_asked }))
                 }
                 _ => Err(self.refusal(now)),
             },
@@ -164,7 +164,7 @@ impl Task {
         call: Call,
         lease: Duration,
         now: Millis,
-    ) -> Result<Transition<Taken>, Refused> {
+    ) -> Result<Transition<Passed>, Denied> {
         let answer = self.clone().call(call, lease, now)?.answer;
         // Of a task that has ended, what is taken late renews nothing.
         let then = self.call(Call::Heartbeat, lease, now).map(|step| step.then).unwrap_or_default();
@@ -173,44 +173,39 @@ impl Task {
 
     /// Whether output and events come late, and are taken.
     fn takes_late(&self, now: Millis) -> bool {
-        let State::Ended(end) = &self.state else { return false };
+        let Stage::Ended(end) = &self.state else { return false };
         end.by.is_without_agent() && end.claim.is_some() && now.since(end.at) < LATE
     }
 
     /// The refusal of a call that came at the wrong time.
-    fn refusal(&self, now: Millis) -> Refused {
+    fn refusal(&self, now: Millis) -> Denied {
         match &self.state {
-            State::Queued => Refused::Queued,
-            State::Claimed { .. } => Refused::NotBegun,
-            State::Running(_) | State::Unreachable { .. } => Refused::Begun,
-            State::Ended(end) => {
-                Refused::Ended { status: end.status, by: end.by, late: self.takes_late(now) }
-            }
+            Stage::Queued => Denied::Queued,
+            Stage::Claimed { .. } => Denied::NotBegun,
+            Stage::Running(_) | Stage::Unreachable { .. } => Denied::Begun,
+            Stage::Ended(end) => Denied::Ended { status: end.status, by: end.by, late: self.takes_late(now) },
         }
     }
 
     /// Its runner gives it back before it has begun. The same call again gets the same answer.
     pub fn give_back(
         &mut self,
-        returned: &Returned<'_>,
+        returned: &GivingBack<'_>,
         now: Millis,
-    ) -> Result<Transition<GivenBack>, Refused> {
+    ) -> Result<Transition<GivenBack>, Denied> {
         match &self.state {
-            State::Claimed { claim, .. } => {
+            Stage::Claimed { claim, .. } => {
                 let runner = claim.runner.clone();
                 Ok(self.back_to_the_queue(&runner, returned, EndedBy::GivenBack, now))
             }
-            State::Ended(End {
-                had_begun: false, by: EndedBy::GivenBack | EndedBy::Lapsed, status, ..
-            }) => Ok(Transition::of(if *status == TaskState::Retried {
-                GivenBack::Queued
-            } else {
-                GivenBack::Failed
-            })),
-            State::Ended(End { had_begun: false, by: EndedBy::Cancel, .. }) => {
+            Stage::Ended(end) if !end.had_begun && matches!(end.by, EndedBy::GivenBack | EndedBy::Lapsed) => {
+                let is_retried = end.status == TaskState::Retried;
+                Ok(Transition::of(if is_retried { GivenBack::Queued } else { GivenBack::Failed }))
+            }
+            Stage::Ended(TaskEnd { had_begun: false, by: EndedBy::Cancel, .. }) => {
                 Ok(Transition::of(GivenBack::Canceled))
             }
-            State::Ended(End { by: EndedBy::ClassDeleted, claim: Some(_), .. }) => {
+            Stage::Ended(TaskEnd { by: EndedBy::ClassDeleted, claim: Some(_), .. }) => {
                 Ok(Transition::of(GivenBack::Failed))
             }
             _ => Err(self.refusal(now)),
@@ -220,15 +215,13 @@ impl Task {
     fn back_to_the_queue(
         &mut self,
         runner: &str,
-        returned: &Returned<'_>,
+        returned: &GivingBack<'_>,
         by: EndedBy,
         now: Millis,
     ) -> Transition<GivenBack> {
         if self.cancel_asked {
-            return Transition::then(
-                GivenBack::Canceled,
-                self.end(TaskState::Canceled, EndedBy::Cancel, None, now),
-            );
+            let then = self.end(TaskState::Canceled, EndedBy::Cancel, None, now);
+            return Transition::then(GivenBack::Canceled, then);
         }
         if let Some(class) = &self.gone_class {
             let message = Some(told::back_to_no_class(runner, by, returned.message, class));
@@ -264,21 +257,21 @@ impl Task {
     /// A person wants it to end.
     pub fn cancel(&mut self, now: Millis) -> Vec<Consequence> {
         match &self.state {
-            State::Queued | State::Claimed { .. } => {
+            Stage::Queued | Stage::Claimed { .. } => {
                 self.cancel_asked = true;
                 self.end(TaskState::Canceled, EndedBy::Cancel, None, now)
             }
-            State::Unreachable { work, .. } => {
+            Stage::Unreachable { work, .. } => {
                 let fence = work.fence();
                 let message = told::canceled_unheard(&work.claim.runner, fence, now);
                 self.cancel_asked = true;
                 self.end_fenced(TaskState::Canceled, EndedBy::Cancel, Some(message), fence, now)
             }
-            State::Running(_) if !self.cancel_asked => {
+            Stage::Running(_) if !self.cancel_asked => {
                 self.cancel_asked = true;
                 vec![Consequence::CancelAsked]
             }
-            State::Running(_) | State::Ended(_) => Vec::new(),
+            Stage::Running(_) | Stage::Ended(_) => Vec::new(),
         }
     }
 
@@ -286,10 +279,10 @@ impl Task {
     /// everything is known of.
     pub fn finish(
         &mut self,
-        report: &Report<'_>,
+        report: &FinishReport<'_>,
         lease: Duration,
         now: Millis,
-    ) -> Result<Transition<Finished>, Transition<Refused>> {
+    ) -> Result<Transition<Finished>, Transition<Denied>> {
         let counts = report.status == TaskState::Success && !self.cancel_asked;
         let overlooked = report.overlooked.filter(|_| counts).map(told::overlooked);
         let (status, message) = match &overlooked {
@@ -298,9 +291,11 @@ impl Task {
         };
         match &mut self.state {
             // It may fail before its first event, which would be its begin.
-            State::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
-            State::Running(_) | State::Unreachable { .. } => {}
-            State::Ended(end) if end.by == EndedBy::Finish => return Ok(Transition::of(Finished::Before)),
+            Stage::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
+            Stage::Running(_) | Stage::Unreachable { .. } => {}
+            Stage::Ended(end) if end.by == EndedBy::Finish => {
+                return Ok(Transition::of(Finished::Before));
+            }
             _ => {
                 // The call says at least that the agent has stopped.
                 let then = self.confirm_stopped();
@@ -313,13 +308,12 @@ impl Task {
         }
         let then = match status {
             _ if self.cancel_asked => {
-                self.end(TaskState::Canceled, EndedBy::Finish, message.map(str::to_owned), now)
+                let message = told::canceled_meanwhile(status, message, now);
+                self.end(TaskState::Canceled, EndedBy::Finish, message, now)
             }
-            TaskState::InfrastructureFail => self.fail(
-                EndedBy::Finish,
-                message.unwrap_or("the runner could not do its part, and did not say why"),
-                now,
-            ),
+            TaskState::InfrastructureFail => {
+                self.fail(EndedBy::Finish, message.unwrap_or(told::NO_REASON), now)
+            }
             status => self.end(status, EndedBy::Finish, message.map(str::to_owned), now),
         };
         Ok(Transition::then(Finished::Now, then))
@@ -332,18 +326,18 @@ impl Task {
         &mut self,
         lease: Duration,
         now: Millis,
-    ) -> Result<Transition<Taken>, Transition<Refused>> {
+    ) -> Result<Transition<Passed>, Transition<Denied>> {
         match &self.state {
-            State::Running(work) | State::Unreachable { work, .. } if self.cancel_asked => {
+            Stage::Running(work) | Stage::Unreachable { work, .. } if self.cancel_asked => {
                 let message = told::stopped(&work.claim.runner, now);
                 let then = self.end(TaskState::Canceled, EndedBy::Cancel, Some(message), now);
-                Ok(Transition::then(Taken { late: false, cancel: true }, then))
+                Ok(Transition::then(Passed { late: false, cancel: true }, then))
             }
-            State::Ended(_) => {
+            Stage::Ended(_) => {
                 let then = self.confirm_stopped();
                 Err(Transition::then(self.refusal(now), then))
             }
-            State::Running(_) | State::Unreachable { .. } | State::Queued | State::Claimed { .. } => {
+            Stage::Running(_) | Stage::Unreachable { .. } | Stage::Queued | Stage::Claimed { .. } => {
                 self.call(Call::Other, lease, now).map_err(Transition::of)
             }
         }
@@ -351,7 +345,7 @@ impl Task {
 
     /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
     pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
-        let State::Ended(end) = &mut self.state else { return Vec::new() };
+        let Stage::Ended(end) = &mut self.state else { return Vec::new() };
         if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
@@ -361,29 +355,29 @@ impl Task {
         allocation: Option<&str>,
         message: &str,
         now: Millis,
-    ) -> Result<Vec<Consequence>, Refused> {
+    ) -> Result<Vec<Consequence>, Denied> {
         allocation.map_or(Ok(()), |given| self.check_allocation(Some(given)))?;
         let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
         match &self.state {
-            State::Queued => Err(Refused::Queued),
-            State::Claimed { .. } => {
-                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
+            Stage::Queued => Err(Denied::Queued),
+            Stage::Claimed { .. } => {
+                let returned = GivingBack { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 Ok(self.back_to_the_queue(&runner, &returned, EndedBy::GivenBack, now).then)
             }
-            State::Running(_) | State::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, now)),
-            State::Ended(_) => Ok(self.confirm_stopped()),
+            Stage::Running(_) | Stage::Unreachable { .. } => Ok(self.fail(EndedBy::Lost, message, now)),
+            Stage::Ended(_) => Ok(self.confirm_stopped()),
         }
     }
 
     /// Its runner sends what is left of the output of an agent that is gone: it may where output is taken, still or late.
-    pub fn rest(&self, allocation: Option<&str>, now: Millis) -> Result<(), Refused> {
+    pub fn rest(&self, allocation: Option<&str>, now: Millis) -> Result<(), Denied> {
         self.check_allocation(allocation)?;
         self.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now).map(drop)
     }
 
-    fn check_allocation(&self, allocation: Option<&str>) -> Result<(), Refused> {
+    fn check_allocation(&self, allocation: Option<&str>) -> Result<(), Denied> {
         let is_its_own = self.claim_of().is_some_and(|claim| Some(claim.allocation.as_str()) == allocation);
-        if is_its_own { Ok(()) } else { Err(Refused::AnotherAllocation) }
+        if is_its_own { Ok(()) } else { Err(Denied::AnotherAllocation) }
     }
 
     /// Its runner says that it cannot be run, for good. A cancel wins.
@@ -392,16 +386,18 @@ impl Task {
         allocation: Option<&str>,
         message: &str,
         now: Millis,
-    ) -> Result<Transition<()>, Refused> {
+    ) -> Result<Transition<()>, Denied> {
         self.check_allocation(allocation)?;
         match &self.state {
-            State::Claimed { .. } | State::Running(_) | State::Unreachable { .. } => {
-                let status =
-                    if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
-                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(message.to_owned()), now)))
+            Stage::Claimed { .. } | Stage::Running(_) | Stage::Unreachable { .. } => {
+                let (status, told) = match self.cancel_asked {
+                    true => (TaskState::Canceled, told::canceled(self.has_begun(), Some(message), now)),
+                    false => (TaskState::InfrastructureFail, message.to_owned()),
+                };
+                Ok(Transition::then((), self.end(status, EndedBy::Finish, Some(told), now)))
             }
-            State::Ended(end) if end.by == EndedBy::Finish => Ok(Transition::of(())),
-            State::Queued | State::Ended(_) => Err(self.refusal(now)),
+            Stage::Ended(end) if end.by == EndedBy::Finish => Ok(Transition::of(())),
+            Stage::Queued | Stage::Ended(_) => Err(self.refusal(now)),
         }
     }
 
@@ -410,13 +406,13 @@ impl Task {
         let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
         let message = &told::host_restarted(&runner, told_by);
         match &self.state {
-            State::Claimed { .. } => {
-                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
+            Stage::Claimed { .. } => {
+                let returned = GivingBack { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
-            State::Running(_) | State::Unreachable { .. } => self.fail(EndedBy::HostRestart, message, now),
-            State::Queued => Vec::new(),
-            State::Ended(_) => self.confirm_stopped(),
+            Stage::Running(_) | Stage::Unreachable { .. } => self.fail(EndedBy::HostRestart, message, now),
+            Stage::Queued => Vec::new(),
+            Stage::Ended(_) => self.confirm_stopped(),
         }
     }
 
@@ -426,18 +422,18 @@ impl Task {
             return Vec::new();
         }
         match &self.state {
-            State::Claimed { claim, lease_until, begin_until } if now > *lease_until.min(begin_until) => {
+            Stage::Claimed { claim, lease_until, begin_until } if now > *lease_until.min(begin_until) => {
                 let message = told::lapsed(now > *begin_until);
                 let runner = claim.runner.clone();
-                let returned = Returned { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
+                let returned = GivingBack { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
                 self.back_to_the_queue(&runner, &returned, EndedBy::Lapsed, now).then
             }
-            State::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
-            State::Unreachable { work, since } if now > work.fence() => {
+            Stage::Running(work) if now > work.lease_until => self.silent(work.clone(), lease, now),
+            Stage::Unreachable { work, since } if now > work.fence() => {
                 let message = told::silent(&work.claim.runner, *since);
                 self.fail(EndedBy::Silence, &message, now)
             }
-            State::Ended(End { fence_until: Some(fence), .. }) if now > *fence => self.confirm_stopped(),
+            Stage::Ended(TaskEnd { fence_until: Some(fence), .. }) if now > *fence => self.confirm_stopped(),
             _ => Vec::new(),
         }
     }
@@ -450,25 +446,25 @@ impl Task {
         }
         let since = work.lease_until.minus(lease);
         let message = told::unreachable(&work.claim.runner, since, work.claim.budget);
-        self.state = State::Unreachable { work, since };
+        self.state = Stage::Unreachable { work, since };
         vec![Consequence::Say(message)]
     }
 
     /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now.
     pub fn rebase(&mut self, lease: Duration, now: Millis) {
         match &mut self.state {
-            State::Queued => {}
-            State::Claimed { lease_until, begin_until, .. } => {
+            Stage::Queued => {}
+            Stage::Claimed { lease_until, begin_until, .. } => {
                 *lease_until = (*lease_until).max(now.plus(lease));
                 *begin_until = (*begin_until).max(*lease_until);
             }
-            State::Running(work) | State::Unreachable { work, .. } => {
+            Stage::Running(work) | Stage::Unreachable { work, .. } => {
                 work.lease_until = work.lease_until.max(now.plus(lease));
             }
-            State::Ended(End { fence_until: Some(fence), claim: Some(claim), .. }) => {
+            Stage::Ended(TaskEnd { fence_until: Some(fence), claim: Some(claim), .. }) => {
                 *fence = (*fence).max(now.plus(lease).plus(claim.budget).plus(FENCE_MARGIN));
             }
-            State::Ended(_) => {}
+            Stage::Ended(_) => {}
         }
     }
 
@@ -483,14 +479,14 @@ impl Task {
     }
 
     fn withhold(&mut self, status: TaskState, by: EndedBy, message: String, now: Millis) -> Vec<Consequence> {
-        let is_claimed = matches!(self.state, State::Claimed { .. });
-        let is_withheld = self.state == State::Queued || is_claimed && by == EndedBy::HandOut;
+        let is_claimed = matches!(self.state, Stage::Claimed { .. });
+        let is_withheld = self.state == Stage::Queued || is_claimed && by == EndedBy::HandOut;
         if is_withheld { self.end(status, by, Some(message), now) } else { Vec::new() }
     }
 
     /// A backup was restored: what it says of this task may be old.
     pub fn hold(&mut self) {
-        self.is_held = !matches!(self.state, State::Ended(_));
+        self.is_held = !matches!(self.state, Stage::Ended(_));
     }
 
     /// An administrator says that it may go on.
@@ -500,7 +496,7 @@ impl Task {
         }
         self.is_held = false;
         self.rebase(lease, now);
-        if self.state == State::Queued { vec![Consequence::Released] } else { Vec::new() }
+        if self.state == Stage::Queued { vec![Consequence::Released] } else { Vec::new() }
     }
 
     /// An administrator says that it shall not go on.
@@ -511,11 +507,11 @@ impl Task {
         let message = Some("an administrator ended the task after a backup was restored".to_owned());
         // The backup may be older than the begin, and than the last call that was answered.
         let fence = match &self.state {
-            State::Claimed { claim, lease_until, .. } => Some(claim.fence(*lease_until, now)),
-            State::Running(work) | State::Unreachable { work, .. } => {
+            Stage::Claimed { claim, lease_until, .. } => Some(claim.fence(*lease_until, now)),
+            Stage::Running(work) | Stage::Unreachable { work, .. } => {
                 Some(work.claim.fence(work.lease_until, now))
             }
-            State::Queued | State::Ended(_) => None,
+            Stage::Queued | Stage::Ended(_) => None,
         };
         let status = if self.cancel_asked { TaskState::Canceled } else { TaskState::InfrastructureFail };
         match fence {
@@ -528,7 +524,8 @@ impl Task {
     /// agent or its runner says so. A cancel wins; where unsafe retries are wanted, it is queued again.
     fn fail(&mut self, by: EndedBy, message: &str, now: Millis) -> Vec<Consequence> {
         if self.cancel_asked {
-            return self.end(TaskState::Canceled, by, None, now);
+            let told = Some(told::canceled(self.has_begun(), Some(message), now));
+            return self.end(TaskState::Canceled, by, told, now);
         }
         let may_retry = self.has_begun() && self.gone_class.is_none();
         let is_one_left = may_retry && self.counts.unsafe_retries < MOST_UNSAFE_RETRIES;
@@ -554,7 +551,7 @@ impl Task {
         now: Millis,
     ) -> Vec<Consequence> {
         let then = self.end(status, by, message, now);
-        if let State::Ended(end) = &mut self.state {
+        if let Stage::Ended(end) = &mut self.state {
             end.fence_until = Some(fence);
         }
         then
@@ -570,9 +567,10 @@ impl Task {
         let had_begun = self.has_begun();
         let claim = self.claim_of().cloned();
         let runner = claim.as_ref().map(|claim| claim.runner.as_str());
+        let message = message.or_else(|| told::without_reason(status, had_begun, now));
         let message = message.map(|message| told::end(&message, (by, status), runner, now));
         self.is_held = false;
-        self.state = State::Ended(End { status, by, at: now, claim, had_begun, fence_until: None });
+        self.state = Stage::Ended(TaskEnd { status, by, at: now, claim, had_begun, fence_until: None });
         vec![Consequence::Ended(message)]
     }
 }

@@ -85,6 +85,7 @@ mod tests {
             run_time: time,
             result: TestResult::Success,
             message: String::new(),
+            place: None,
         };
         results::insert_tests(tx, &TaskId::new("t").unwrap(), &job.into(), "p", &[case])?;
         stored(tx, &job.into())

@@ -9,6 +9,8 @@
 //! failure, and is left out unless it is one. Whatever was guessed or left out is said, with its place.
 
 mod decode;
+mod element;
+mod place;
 mod summary;
 mod tag;
 #[cfg(test)]
@@ -18,25 +20,20 @@ use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
-use quick_xml::Reader;
+use element::{MEANS_FAILURE, NO_RESULT, counts, is_suite, result_of};
+use place::Spot;
 use quick_xml::events::Event;
+use quick_xml::{Error, Reader};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{BufReader, Read, Seek};
-use summary::Told;
-use tag::{Attributes, entity, readable, seconds, shown};
+use summary::CaseMessage;
+use tag::{Attributes, entity, left_out, readable, seconds, shown};
 
 /// Most elements in each other: each takes memory.
 const DEEPEST: usize = 1000;
 /// Mistakes that are told with their places; of others the number.
 const MOST_TOLD: usize = 5;
-/// Elements of a test whose content is output or about earlier tries, and no result.
-const NO_RESULT: [&str; 7] =
-    ["system-out", "system-err", "properties", "rerunFailure", "rerunError", "flakyFailure", "flakyError"];
-
-/// Names of elements that nobody documents, and that can mean nothing else.
-const MEANS_FAILURE: [&str; 3] = ["fail", "failed", "errored"];
-
 /// Why a file was not read, not to its end, or not as it is: a sentence for people, with a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable(String);
@@ -65,7 +62,7 @@ pub struct Cases<R: Read> {
     is_over: bool,
     /// Failing tests that were given.
     failing: u64,
-    /// Fault that ends the reading after the test that was given last.
+    /// Fault that ends the reading after what was read last.
     fatal: Option<Unreadable>,
     /// The first mistakes that reading went on after, and their offsets.
     mistakes: Vec<(String, u64)>,
@@ -91,7 +88,7 @@ struct Around {
 
 /// One step through a file.
 enum Piece {
-    Open { name: String, attributes: Attributes, is_empty: bool },
+    Open { name: String, attributes: Box<Attributes>, is_empty: bool },
     Close(String),
     Text(String),
     Other,
@@ -125,9 +122,6 @@ impl<R: Read + Seek> Cases<R> {
     }
 
     fn next_case(&mut self) -> Result<Option<TestCase>, Unreadable> {
-        if let Some(why) = self.fatal.take() {
-            return Err(why);
-        }
         loop {
             // Text is none of a report here, unless it is that of another element, such as output.
             let is_stray = self.open.last().is_none_or(|around| is_suite(&around.name));
@@ -144,11 +138,11 @@ impl<R: Read + Seek> Cases<R> {
                     self.has_root = true;
                     let result = result_of(&name);
                     let found = if name == "testcase" {
-                        self.case(attributes, is_empty)?
+                        self.case(*attributes, is_empty)?
                     } else if result == TestResult::Failure && is_stray {
-                        self.failure_of_suite(&name, attributes, is_empty)?
+                        self.failure_of_suite(&name, *attributes, is_empty)?
                     } else {
-                        self.enter(name, attributes, is_empty)?;
+                        self.enter(name, *attributes, is_empty)?;
                         None
                     };
                     if let Some(case) = found {
@@ -229,7 +223,8 @@ impl<R: Read + Seek> Cases<R> {
         let suite = self.open.last().and_then(|around| around.title.clone()).unwrap_or_default();
         let whole =
             Attributes { name: Some(element.to_owned()), classname: Some(suite), ..Attributes::default() };
-        self.next = Some(Piece::Open { name: element.to_owned(), attributes, is_empty });
+        self.next =
+            Some(Piece::Open { name: element.to_owned(), attributes: Box::new(attributes), is_empty });
         self.read_case(whole, Some(element))
     }
 
@@ -238,16 +233,21 @@ impl<R: Read + Seek> Cases<R> {
         if !is_empty {
             return self.read_case(own, None);
         }
+        let line = own.line.clone();
         let (case, is_torn) = self.begun(own);
-        Ok(self.known(case, is_torn))
+        let spot = Spot { file: case.file.clone(), line };
+        Ok(self.known(case, is_torn, &[spot, Spot::default()]))
     }
 
-    /// The test, unless it could have failed where that was not read.
-    fn known(&mut self, case: TestCase, is_torn: bool) -> Option<TestCase> {
+    /// The test, unless it could have failed where that was not read. `spots` are those of its tag and of its failure.
+    fn known(&mut self, mut case: TestCase, is_torn: bool, spots: &[Spot; 2]) -> Option<TestCase> {
+        if case.result == TestResult::Failure {
+            case.place = place::of(&spots[0], &case.classname, &spots[1], &case.message);
+        }
         if !is_torn || case.result == TestResult::Failure {
             return Some(case);
         }
-        self.note(format!("the test `{}` is left out, since its result is not known", shown(&case.name)));
+        self.note(left_out(&case.name));
         None
     }
 
@@ -273,6 +273,7 @@ impl<R: Read + Seek> Cases<R> {
             run_time,
             result: TestResult::Success,
             message: String::new(),
+            place: None,
         };
         if own.has_failure {
             case.result = TestResult::Failure;
@@ -286,11 +287,14 @@ impl<R: Read + Seek> Cases<R> {
 
     /// Reads what is in a test case, or in the one element `only` that stands for one.
     fn read_case(&mut self, own: Attributes, only: Option<&str>) -> Result<Option<TestCase>, Unreadable> {
-        // What the tag says counts where no element says more.
+        // The words of the tag count where no element says more.
+        let line = own.line.clone();
         let (mut case, mut is_torn) = self.begun(own);
+        let mut spots = [Spot { file: case.file.clone(), line }, Spot::default()];
         let mut is_told = false;
         // Elements below the test case, and the failure or the skip among them that is open, at a depth.
-        let (mut inside, mut told, mut told_at): (Vec<String>, Option<Told>, usize) = (Vec::new(), None, 0);
+        let (mut inside, mut told, mut told_at): (Vec<String>, Option<CaseMessage>, usize) =
+            (Vec::new(), None, 0);
         // A failure in an element that is no result, should that not be closed where it seems to be.
         let mut hidden = false;
         loop {
@@ -312,8 +316,9 @@ impl<R: Read + Seek> Cases<R> {
                         && (counts(case.result, result) || (!is_told && result == TestResult::Failure))
                     {
                         (case.result, is_told) = (result, true);
-                        let Attributes { message, kind, .. } = attributes;
-                        let new = Told { text: String::new(), attribute: message, kind };
+                        let Attributes { message, kind, file, line, .. } = *attributes;
+                        spots[1] = Spot { file, line };
+                        let new = CaseMessage { text: String::new(), attribute: message, kind };
                         if is_empty {
                             case.message = new.message(&case.name);
                         } else {
@@ -363,9 +368,10 @@ impl<R: Read + Seek> Cases<R> {
                 }
                 Ok(Piece::Other) => {}
                 end @ (Ok(Piece::End) | Err(_)) => {
-                    let why = end.err().unwrap_or_else(|| self.ends_early());
-                    // A test that is cut off has a result only when its failure stands before the cut.
+                    let mut why = end.err().unwrap_or_else(|| self.ends_early());
+                    // A test that is cut off has a result only when its failure begins before the cut.
                     if case.result != TestResult::Failure {
+                        why.0 += &format!("; {}", left_out(&case.name));
                         return Err(why);
                     }
                     self.fatal = Some(why);
@@ -377,7 +383,7 @@ impl<R: Read + Seek> Cases<R> {
         if let Some(told) = told {
             case.message = told.message(&case.name);
         }
-        Ok(self.known(case, is_torn))
+        Ok(self.known(case, is_torn, &spots))
     }
 
     /// Remembers a mistake, at the place of the piece that was read last.
@@ -400,12 +406,25 @@ impl<R: Read + Seek> Cases<R> {
         if let Some(piece) = self.next.take() {
             return Ok(piece);
         }
+        if let Some(why) = self.fatal.take() {
+            return Err(why);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.at = self.reader.buffer_position();
         let piece = match self.reader.read_event_into(&mut buffer) {
             Ok(event) => Ok(self.piece(event, wants_text)),
-            Err(error) => Err(self.mistake(&error)),
+            Err(error) => {
+                let why = self.mistake(&error);
+                let cut = Some(&buffer).filter(|_| matches!(error, Error::Syntax(_)));
+                match cut.filter(|_| self.has_root).and_then(|tag| tag::cut_off(tag, &mut self.replaced)) {
+                    Some(tag) => {
+                        self.fatal = Some(why);
+                        Ok(self.opened(tag, true))
+                    }
+                    None => Err(why),
+                }
+            }
         };
         self.buffer = buffer;
         piece
@@ -457,10 +476,10 @@ impl<R: Read + Seek> Cases<R> {
             self.note("a tag has no name".to_owned());
             attributes.is_torn = true;
         }
-        Piece::Open { name, attributes, is_empty }
+        Piece::Open { name, attributes: Box::new(attributes), is_empty }
     }
 
-    fn mistake(&mut self, error: &quick_xml::Error) -> Unreadable {
+    fn mistake(&mut self, error: &Error) -> Unreadable {
         let offset = self.reader.error_position();
         let place = self.place(offset);
         Unreadable(format!("not valid XML at {place}: {error}"))
@@ -534,6 +553,9 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             for text in texts.into_iter().chain(&mut case.file) {
                 self.controlled += u64::from(clean(text));
             }
+            case.place.iter_mut().for_each(|place| {
+                clean(place);
+            });
         }
         self.is_over = !matches!(next, Some(Ok(_)));
         match next {
@@ -546,27 +568,6 @@ impl<R: Read + Seek> Iterator for Cases<R> {
             }))),
             case => case,
         }
-    }
-}
-
-fn is_suite(element: &str) -> bool {
-    matches!(element, "testsuites" | "testsuite")
-}
-
-fn result_of(element: &str) -> TestResult {
-    match element {
-        "failure" | "error" => TestResult::Failure,
-        "skipped" => TestResult::Skipped,
-        _ => TestResult::Success,
-    }
-}
-
-/// Whether a result counts beside the one that is known: the first of its kind, and a failure more than a skip.
-fn counts(known: TestResult, result: TestResult) -> bool {
-    match known {
-        TestResult::Success => result != TestResult::Success,
-        TestResult::Skipped => result == TestResult::Failure,
-        TestResult::Failure => false,
     }
 }
 

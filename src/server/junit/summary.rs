@@ -12,14 +12,14 @@ const SAYS_NOTHING: [&str; 8] =
 const TRACEBACK: &str = "Traceback (most recent call last):";
 
 /// Message of a failure or a skip.
-pub(super) struct Told {
+pub(super) struct CaseMessage {
     pub text: String,
     pub attribute: Option<String>,
     /// Its `type`: the name of an exception, as a rule.
     pub kind: Option<String>,
 }
 
-impl Told {
+impl CaseMessage {
     /// Adds text as long as it is short enough.
     pub(super) fn add(&mut self, text: &str) {
         let text = if self.text.is_empty() { text.trim_start() } else { text };
@@ -253,12 +253,14 @@ mod tests {
         for (attribute, text) in
             [("\x1b[31mFailed\x1b[0m", "\x1b[2mboom\n at x"), ("boom", "\x1b[31mboom\x1b[0m\n at x")]
         {
-            let told = Told { text: text.to_owned(), attribute: Some(attribute.to_owned()), kind: None };
+            let told =
+                CaseMessage { text: text.to_owned(), attribute: Some(attribute.to_owned()), kind: None };
             assert_eq!(told.message("t"), "boom\n at x");
         }
         let trace = format!("{TRACEBACK}\n  File\nAssertionError: 3 != 4");
         for text in ["", "\n\nprinted"] {
-            let told = Told { text: text.trim().to_owned(), attribute: Some(trace.clone()), kind: None };
+            let told =
+                CaseMessage { text: text.trim().to_owned(), attribute: Some(trace.clone()), kind: None };
             assert_eq!(told.message("t"), format!("AssertionError: 3 != 4\n\n{trace}{text}"));
         }
     }

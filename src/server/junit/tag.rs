@@ -10,6 +10,7 @@ pub(super) struct Attributes {
     pub(super) name: Option<String>,
     pub(super) classname: Option<String>,
     pub(super) file: Option<String>,
+    pub(super) line: Option<String>,
     pub(super) time: Option<String>,
     pub(super) message: Option<String>,
     /// `type`: the name of an exception, as a rule.
@@ -49,6 +50,7 @@ pub(super) fn read(tag: &BytesStart<'_>, replaced: &mut u64) -> Tag {
             b"name" => &mut attributes.name,
             b"classname" => &mut attributes.classname,
             b"file" => &mut attributes.file,
+            b"line" | b"lineno" => &mut attributes.line,
             b"time" => &mut attributes.time,
             b"message" => &mut attributes.message,
             b"type" => &mut attributes.kind,
@@ -91,6 +93,27 @@ pub(super) fn read(tag: &BytesStart<'_>, replaced: &mut u64) -> Tag {
         )),
     }
     Tag { name, attributes, faults }
+}
+
+/// Reads what a file has of a tag in which it ends; `None` when that shows no element that opens. A failure counts from its
+/// name on.
+pub(super) fn cut_off(raw: &[u8], replaced: &mut u64) -> Option<Tag> {
+    let text = readable(raw, replaced);
+    let text = text.strip_prefix('<')?;
+    let mut text = text.strip_suffix('/').unwrap_or(text).to_owned();
+    if !text.starts_with(|c: char| c.is_alphabetic() || c == '_') {
+        return None;
+    }
+    let open = text.chars().fold(None, |open, c| match open {
+        None if matches!(c, '"' | '\'') => Some(c),
+        Some(quote) if quote == c => None,
+        open => open,
+    });
+    text.extend(open);
+    let end = text.find(|c: char| c.is_ascii_whitespace() || c == '/').unwrap_or(text.len());
+    let mut tag = read(&BytesStart::from_content(text, end), replaced);
+    tag.attributes.is_torn = true;
+    Some(tag)
 }
 
 /// Whether a tag has other tags in it, and whether one of these is a failure. In an attribute that is well-formed a name
@@ -163,6 +186,11 @@ pub(super) fn shown(text: &str) -> String {
         shown.push('…');
     }
     shown
+}
+
+/// The sentence about a test that is not stored.
+pub(super) fn left_out(test: &str) -> String {
+    format!("the test `{}` is left out, since its result is not known", shown(test))
 }
 
 /// A number of seconds, with points or commas as the place of the test runner writes them: what stands last in a number

@@ -101,6 +101,45 @@ fn the_tests_before_a_cut_count() {
 }
 
 #[test]
+fn a_tag_that_is_cut_off_counts_as_far_as_it_goes() {
+    let two = "<testsuite name='x'><testcase name='t1' classname='c'/><testcase name='t2' classname='c'>";
+    for (cut, message) in [
+        ("<failure message=\"oh", "oh"),
+        ("<failure message=\"oh\"/", "oh"),
+        ("<failure message=\"oh\" type='X", "oh"),
+        ("<failure message='oh\"", "oh\""),
+        ("<failure mess", ""),
+        ("<failure", ""),
+        ("<x:error type='OSError'", "OSError"),
+        ("<ERROR ", ""),
+        ("<system-out>a</system-out><error", ""),
+    ] {
+        let (cases, why) = told(&format!("{two}{cut}"));
+        let failed = ("t2".to_owned(), TestResult::Failure, message.to_owned());
+        assert_eq!(cases[1..], [failed], "{cut}");
+        assert!(why.contains("not valid XML at 1:") && !why.contains("`t2`"), "{cut}: {why}");
+    }
+    // Nobody knows what these would have been.
+    for cut in
+        ["<err", "<f", "<", "</", "</testcase", "<!", "<![CDATA[x", "<system-out><failure", "<rerunFailure"]
+    {
+        let (cases, why) = told(&format!("{two}{cut}"));
+        assert_eq!(cases.len(), 1, "{cut}");
+        assert!(why.contains("the test `t2` is left out, since its result is not known"), "{cut}: {why}");
+    }
+    // The tag of a test, and a failure beside the tests.
+    for open in ["", "<testcase name='t2'><failure/>", "<testcase name='t2'>"] {
+        let (cases, why) = told(&format!("<testsuite>{open}<testcase name='t3' class"));
+        assert_eq!(cases.len(), usize::from(open.ends_with("/>")), "{open}");
+        assert!(why.contains("the test `t3` is left out"), "{open}: {why}");
+        let (cases, _) = told(&format!("<testsuite>{open}<testcase name='t3' status='failed'"));
+        assert_eq!(cases.last().map(|case| (&*case.0, case.1)), Some(("t3", TestResult::Failure)), "{open}");
+    }
+    let (cases, why) = told("<testsuite name='s'><testcase name='a'/><error message='setu");
+    assert_eq!(cases[1], ("error".to_owned(), TestResult::Failure, "setu".to_owned()), "{why}");
+}
+
+#[test]
 fn reading_goes_on_after_elements_that_are_closed_wrongly() {
     let xml = b"<testsuites><testsuite file='f'>\n<testcase name='a'><failure>got <foo> & <br> here</failure></testcase>
         <testcase name='b'><failure message='x'><testcase name='c'></testsuite><testcase name='d'/></testsuites>";
@@ -148,7 +187,7 @@ fn the_first_failure_counts_and_long_messages_are_cut() {
     assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
 }
 
-/// What is read of a broken file: each test with its result, and what is said.
+/// The reading of a broken file: each test with its result, and the remark.
 fn told(xml: &str) -> (Vec<(String, TestResult, String)>, String) {
     let (cases, remark) = read(xml.as_bytes());
     (cases.into_iter().map(|case| (case.name, case.result, case.message)).collect(), remark)
@@ -211,7 +250,7 @@ fn what_is_guessed_or_left_out_is_said_with_its_place() {
         cases.len() == 9 && remark.ends_with("; 4 more") && remark.matches("(at 1:").count() == 5,
         "{remark}"
     );
-    // What was said before a cut is said too.
+    // The text before a cut is given, too.
     let (_, remark) = told("<testsuite><testcase name=a/><testcase");
     assert!(
         remark.starts_with("not valid XML at 1:")

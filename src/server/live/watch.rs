@@ -15,7 +15,7 @@ const TURN: usize = 8;
 
 /// One thing that a watcher is told.
 #[derive(Clone, Debug)]
-pub struct Told {
+pub struct Notification {
     /// The event. The `data` of an output event is empty.
     pub event: WatchEvent,
     /// The bytes of an output event, as the step wrote them.
@@ -24,7 +24,7 @@ pub struct Told {
 
 /// Tells everything about a pipeline from now on, until it has ended or nobody listens. Output comes in
 /// pieces of at most `chunk_bytes`. Call it on the control plane's runtime.
-pub fn follow(state: Shared, pipeline: PipelineId, chunk_bytes: usize) -> mpsc::Receiver<Told> {
+pub fn follow(state: Shared, pipeline: PipelineId, chunk_bytes: usize) -> mpsc::Receiver<Notification> {
     let (sender, receiver) = mpsc::channel(8);
     tokio::spawn(async move {
         let mut teller =
@@ -47,7 +47,7 @@ enum Key {
 /// Follows a pipeline for one watcher, and knows what that watcher was told.
 struct Teller {
     state: Shared,
-    sender: mpsc::Sender<Told>,
+    sender: mpsc::Sender<Notification>,
     chunk_bytes: usize,
     things: HashMap<Key, WatchEvent>,
     /// Bytes of output told, of each step.
@@ -175,7 +175,7 @@ impl Teller {
     }
 
     async fn send(&mut self, event: WatchEvent, output: Vec<u8>) -> Option<()> {
-        self.sender.send(Told { event, output }).await.ok()
+        self.sender.send(Notification { event, output }).await.ok()
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 /// A config that is to be compiled.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct ConfigSource {
     /// Text of the config.
     pub config: String,
     /// Name of the config in errors.
@@ -27,7 +27,7 @@ pub struct Source {
 /// allowed.
 pub(in crate::server) fn compile(
     settings: &ServerSettings,
-    source: &Source,
+    source: &ConfigSource,
 ) -> Result<Compiled, Diagnostics> {
     config::compile(&config::Input {
         source: &source.config,
@@ -110,7 +110,7 @@ pub(in crate::server) fn pipeline_values(
     values
 }
 
-/// What a pipeline with these `pipeline.*` values builds, for people.
+/// The ref that a pipeline with these `pipeline.*` values builds, for people.
 pub(in crate::server) fn built(values: &BTreeMap<String, Value>) -> String {
     let text = |name: &str| values.get(name).and_then(Value::as_str);
     match (text("pipeline.git.tag"), text("pipeline.git.branch")) {

@@ -4,7 +4,7 @@
 use crate::config::{self, Compiled};
 use crate::server::auth::token_hash;
 use crate::server::engine::commit;
-use crate::server::pipelines::compile::{Source, built, compile, narrow_to_run};
+use crate::server::pipelines::compile::{ConfigSource, built, compile, narrow_to_run};
 use crate::server::state::{Routing, Shared, Sought};
 use crate::server::store::tables::pipelines::{self, Pending, SecondConfig};
 use crate::server::store::{Effect, Error as StoreError, Tx};
@@ -93,7 +93,7 @@ pub(in crate::server) async fn continue_pipeline(
     if Millis::now().since(pending.created_at) > WINDOW {
         return Err(NoContinuation::TooLate);
     }
-    let source = Source {
+    let source = ConfigSource {
         parameters: parameters(&pending, &request)?,
         config: request.configuration,
         file_name: "continuation".to_owned(),

@@ -3,8 +3,10 @@
 use crate::config::{Compiled, NamePattern};
 use crate::server::engine::commit;
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::pipelines::compile::{Source, built, compile, missing, narrow_to_run, pipeline_values};
-use crate::server::pipelines::types::{Created, Error, Trigger};
+use crate::server::pipelines::compile::{
+    ConfigSource, built, compile, missing, narrow_to_run, pipeline_values,
+};
+use crate::server::pipelines::types::{CreatedPipeline, Error, Trigger};
 use crate::server::secrets::contexts;
 use crate::server::state::{Routing, Shared, Sought};
 use crate::server::store::status::{EventState, PipelineState};
@@ -19,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::PoisonError;
 
 /// Creates a pipeline. An invalid config makes an errored one, which is not an error here.
-pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> {
+pub async fn create(state: &Shared, trigger: Trigger) -> Result<CreatedPipeline, Error> {
     let slug = trigger.slug.clone();
     let drawn = state.store.write(move |tx| draw_pipeline_number(tx, &slug)).await?;
     let Some(drawn) = drawn else { return Err(Error::NoProject(trigger.slug)) };
@@ -57,7 +59,7 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
         Some(compiled) if compiled.setup => PipelineState::Setup,
         Some(_) => PipelineState::Created,
     };
-    let created = Created {
+    let created = CreatedPipeline {
         id,
         number: drawn.number,
         state: pipeline_state,
@@ -69,7 +71,7 @@ pub async fn create(state: &Shared, trigger: Trigger) -> Result<Created, Error> 
     let routing = state.settings.routing.clone();
     let new = New { created: created.clone(), project: drawn.project, trigger, values, compiled };
     let made_contexts = state.store.write(move |tx| insert(tx, &new, &routing)).await?;
-    Ok(Created { made_contexts, ..created })
+    Ok(CreatedPipeline { made_contexts, ..created })
 }
 
 /// Compiles in a thread of its own: the compiler is pure and bounded, but others wait for this one.
@@ -79,7 +81,7 @@ async fn compile_apart(
     values: &BTreeMap<String, Value>,
 ) -> Result<Result<Compiled, crate::config::Diagnostics>, StoreError> {
     let settings = state.settings.clone();
-    let source = Source {
+    let source = ConfigSource {
         config: trigger.config.clone(),
         file_name: trigger.file_name.clone(),
         parameters: trigger.parameters.clone(),
@@ -97,7 +99,7 @@ fn kind(mistake: &crate::config::Diagnostic) -> &'static str {
 
 /// A pipeline that is about to be stored, with everything that it is made of.
 struct New {
-    created: Created,
+    created: CreatedPipeline,
     project: ProjectId,
     trigger: Trigger,
     values: BTreeMap<String, Value>,

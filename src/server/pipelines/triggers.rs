@@ -6,7 +6,7 @@ use crate::logging::record;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::address;
 use crate::server::pipelines::repository::{Commit, Error as ReadError, Reference};
-use crate::server::pipelines::types::{self, ConfigOrigin, Created, Revision, Trigger};
+use crate::server::pipelines::types::{self, ConfigOrigin, CreatedPipeline, Revision, Trigger};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::TriggerType;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 /// The wish of a caller.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Wanted {
+pub struct TriggerRequest {
     /// The whole config, instead of one from the repository.
     pub content: Option<String>,
     /// The ref that the config is read from; the same as `checkout` unless given.
@@ -30,7 +30,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub enum Triggered {
     /// A pipeline, maybe an errored one.
-    Created(Created),
+    Created(CreatedPipeline),
     /// The commit says that nothing is to be built.
     Skipped,
 }
@@ -64,7 +64,7 @@ pub fn reference(branch: Option<&str>, tag: Option<&str>) -> Result<Option<Refer
 pub async fn trigger(
     state: &Shared,
     project: &Project,
-    wanted: Wanted,
+    wanted: TriggerRequest,
     actor: &str,
 ) -> Result<Triggered, Error> {
     check_sizes(&wanted.parameters).map_err(Error::Wrong)?;
@@ -104,7 +104,7 @@ async fn from_repository(
     state: &Shared,
     project: &Project,
     url: &str,
-    wanted: &Wanted,
+    wanted: &TriggerRequest,
     trigger: &mut Trigger,
 ) -> Result<bool, Error> {
     let default = || Reference::Branch(project.default_branch.clone());
@@ -146,7 +146,7 @@ async fn from_repository(
     Ok(true)
 }
 
-fn unknown(why: String, project: &Project, wanted: &Wanted) -> String {
+fn unknown(why: String, project: &Project, wanted: &TriggerRequest) -> String {
     if wanted.checkout.is_none() && wanted.config.is_none() {
         format!(
             "{why}, which is the default branch of `{}` here (change it with `runlet admin project set-repository --default-branch`)",

@@ -128,7 +128,7 @@ pub struct ConfigOrigin {
 
 /// A pipeline that was created.
 #[derive(Clone, Debug)]
-pub struct Created {
+pub struct CreatedPipeline {
     /// Id of the pipeline that was made.
     pub id: PipelineId,
     /// Number in the project.

@@ -38,10 +38,10 @@ const WELL_KNOWN: [&str; 6] = [
 pub struct Access {
     /// Keys for ssh, the newest first: all are offered, in this order.
     #[serde(default)]
-    pub keys: Vec<Key>,
+    pub keys: Vec<SshKey>,
     /// The login for HTTPS.
     #[serde(default)]
-    pub login: Option<Login>,
+    pub login: Option<GitLogin>,
     /// Lines of a `known_hosts`.
     #[serde(default)]
     pub known_hosts: String,
@@ -49,8 +49,8 @@ pub struct Access {
 
 /// A key for ssh.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Key {
-    /// Whose key it is on the forge.
+pub struct SshKey {
+    /// Its holder on the forge.
     pub kind: KeyKind,
     /// The half that the forge is given, in one line.
     pub public: String,
@@ -60,7 +60,7 @@ pub struct Key {
     pub created_at: Millis,
 }
 
-/// Whose key it is on the forge. Git does not mind.
+/// The holder of a key on the forge. Git does not mind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {
@@ -72,7 +72,7 @@ pub enum KeyKind {
 
 /// A login for HTTPS.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Login {
+pub struct GitLogin {
     /// The name that goes with the token.
     pub username: String,
     /// The token.
@@ -130,11 +130,11 @@ impl Access {
         }
         // Helpers and headers of the host may be for the same address: an empty one forgets them.
         match &self.login {
-            Some(Login { token, is_bearer: true, .. }) => config.push_str(&format!(
+            Some(GitLogin { token, is_bearer: true, .. }) => config.push_str(&format!(
                 "[http \"{base}\"]\n\textraHeader =\n\textraHeader = \"Authorization: Bearer {}\"\n\tfollowRedirects = false\n",
                 token.expose()
             )),
-            Some(Login { username, token, .. }) => {
+            Some(GitLogin { username, token, .. }) => {
                 add("login", &format!("username={username}\npassword={}\n", token.expose()));
                 config.push_str(&format!(
                     "[credential \"{base}\"]\n\thelper =\n\thelper = \"!f() {{ test \\\"$1\\\" != get || cat '{FOLDER}/login'; }}; f\"\n"
@@ -210,6 +210,15 @@ pub fn place(url: &str) -> Option<(String, String)> {
     }
 }
 
+/// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
+/// API has a host of its own.
+pub fn is_of_api(api: &str, url: &str) -> bool {
+    let host = |text: &str| place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
+    let (of_api, of_url) = (host(api), host(url));
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
+}
+
 /// Checks a token; the error is a sentence for people.
 pub fn check_token(token: &str) -> Result<(), &'static str> {
     let fits = (1..=8192).contains(&token.len())
@@ -247,7 +256,7 @@ mod tests {
     use super::*;
 
     fn with_login(is_bearer: bool) -> Access {
-        let login = Login { username: "bot".into(), token: Secret::new("hunter2"), is_bearer };
+        let login = GitLogin { username: "bot".into(), token: Secret::new("hunter2"), is_bearer };
         Access { login: Some(login), ..Access::default() }
     }
 
@@ -276,7 +285,7 @@ mod tests {
 
     #[test]
     fn keys_are_for_their_host_and_hosts_are_always_checked() {
-        let key = |n: &str| Key {
+        let key = |n: &str| SshKey {
             kind: KeyKind::DeployKey,
             public: format!("ssh-ed25519 {n}"),
             private: Secret::new(n),
@@ -289,6 +298,22 @@ mod tests {
         assert!(config.starts_with(start) && config.contains("StrictHostKeyChecking yes"));
         assert_eq!((text(&files, "key-1"), text(&files, "key-2")), ("new", "old"));
         assert!(text(&files, "known_hosts").starts_with("github.com ssh-ed25519 "));
+    }
+
+    #[test]
+    fn a_token_is_shown_to_the_host_of_its_api_only() {
+        for (api, url, is_same) in [
+            ("https://api.github.com", "https://github.com/acme/app.git", true),
+            ("https://api.acme.ghe.com", "https://acme.ghe.com/acme/app", true),
+            ("https://git.example:8443/api/v3", "https://x@GIT.example/acme/app", true),
+            ("http://127.0.0.1:1", "http://127.0.0.1:2/app.git", true),
+            ("https://api.github.com", "https://github.com.example/acme/app", false),
+            ("https://api.github.com", "https://github.com@example/acme/app", false),
+            ("https://api.github.com", "git@github.com:acme/app", false),
+            ("https://api.github.com", "file:///srv/app", false),
+        ] {
+            assert_eq!(is_of_api(api, url), is_same, "{api} {url}");
+        }
     }
 
     #[test]

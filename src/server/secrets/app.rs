@@ -102,7 +102,7 @@ pub fn of_owner(
 }
 
 /// The App that a project goes by.
-pub struct Found {
+pub struct FoundApp {
     /// The project or its organisation.
     pub owner: AppOwner,
     /// The App; the error says why it cannot be opened.
@@ -110,9 +110,9 @@ pub struct Found {
 }
 
 /// Finds the App that a project goes by.
-pub fn of_project(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Found>, Error> {
+pub fn of_project(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<FoundApp>, Error> {
     let Some(owner) = apps::owner_for(view, project)? else { return Ok(None) };
-    Ok(of_owner(view, sealer, &owner)?.map(|app| Found { owner, app }))
+    Ok(of_owner(view, sealer, &owner)?.map(|app| FoundApp { owner, app }))
 }
 
 /// Keeps the App of an owner in place of what was there.
@@ -186,7 +186,7 @@ impl fmt::Display for NoToken {
 
 /// A token that was got, or the reason why not.
 #[derive(Clone, Debug)]
-pub struct Kept {
+pub struct KeptToken {
     /// App by which it was got: with another one it counts for nothing.
     pub app: App,
     /// The token, or why there is none.
@@ -196,15 +196,15 @@ pub struct Kept {
 }
 
 /// A place for one token: whoever gets it holds the lock, and the others have what that brought.
-pub type Cell = Arc<tokio::sync::Mutex<Option<Kept>>>;
+pub type TokenCell = Arc<tokio::sync::Mutex<Option<KeptToken>>>;
 
 /// The tokens that were got since the start.
 #[derive(Debug, Default)]
-pub struct Installations(Mutex<HashMap<AccessScope, Cell>>);
+pub struct Installations(Mutex<HashMap<AccessScope, TokenCell>>);
 
 impl Installations {
     /// The cell of a place. Cells of tokens whose time is over go.
-    pub fn cell(&self, scope: AccessScope, now: Millis) -> Cell {
+    pub fn cell(&self, scope: AccessScope, now: Millis) -> TokenCell {
         let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.retain(|_, cell| {
             Arc::strong_count(cell) > 1
@@ -294,7 +294,7 @@ mod tests {
         };
         let (all, token) = (Installations::default(), Secret::new("ghs_1"));
         for (repository, until) in [("a/a", 10), ("a/b", 20)] {
-            let kept = Kept { app: app(""), token: Ok(token.clone()), until: Millis(until) };
+            let kept = KeptToken { app: app(""), token: Ok(token.clone()), until: Millis(until) };
             *all.cell(scope(repository), Millis(0)).try_lock().unwrap() = Some(kept);
         }
         let has = |repository: &str, now: u64| {
@@ -307,7 +307,7 @@ mod tests {
         all.forget(&token);
         assert!(!has("a/b", 15));
         let cell = all.cell(scope("a/c"), Millis(0));
-        *cell.try_lock().unwrap() = Some(Kept { app: app(""), token: Ok(token), until: Millis(20) });
+        *cell.try_lock().unwrap() = Some(KeptToken { app: app(""), token: Ok(token), until: Millis(20) });
         assert!(has("a/c", 15));
         all.forget_all();
         assert!(!has("a/c", 15), "though somebody holds it still");

@@ -7,7 +7,7 @@
 use crate::config::{self, CONTEXT_CHARS};
 use crate::server::ids::{ContextId, JobId, OrganisationId, RestrictionId};
 use crate::server::store::status::RestrictionKind as Kind;
-use crate::server::store::tables::contexts::{self, Context, JobFacts, Restriction};
+use crate::server::store::tables::contexts::{self, Context, Restriction, RestrictionFacts};
 use crate::server::store::tables::trust;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -190,7 +190,7 @@ pub fn of_names(
 }
 
 /// Whether restrictions let a job use their context.
-fn allows(restrictions: &[Restriction], facts: &JobFacts) -> Result<(), Restricted> {
+fn allows(restrictions: &[Restriction], facts: &RestrictionFacts) -> Result<(), Restricted> {
     let of = |kind: Kind| restrictions.iter().filter(move |r| r.kind == kind).map(|r| r.value.as_str());
     if of(Kind::Project).next().is_some() && !of(Kind::Project).any(|id| id == facts.project.as_str()) {
         return Err(Restricted::ToProjects);
@@ -226,7 +226,7 @@ mod tests {
             .map(|(kind, value)| Restriction { id: "r".into(), kind: *kind, value: (*value).to_owned() })
             .collect();
         let map = |value: serde_json::Value| value.as_object().cloned().unwrap_or_default();
-        let facts = JobFacts {
+        let facts = RestrictionFacts {
             project: "p".into(),
             organisation: "o".into(),
             owner_slug: "gh/acme".to_owned(),

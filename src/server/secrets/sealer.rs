@@ -6,8 +6,8 @@
 
 use crate::logging::record;
 use crate::protocol::Secret;
-use crate::server::ids::{ContextId, ProjectId};
-use crate::server::store::tables::variables::{Owner, list_all_sealed};
+use crate::server::ids::{ContextId, OrganisationId, ProjectId};
+use crate::server::store::tables::variables::{VariableOwner, list_all_sealed};
 use crate::server::store::{Error as StoreError, View};
 use crate::system::hex;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -39,6 +39,8 @@ pub enum SealedFor<'a> {
     Forge(&'a ProjectId, &'a str),
     /// The GitHub App of the project or organisation with this id.
     App(&'a str),
+    /// The token of the organisation for the forge at this address.
+    Organisation(&'a OrganisationId, &'a str),
     /// An address that opens something for a while to whoever has it. Never stored.
     Link,
 }
@@ -51,6 +53,7 @@ impl SealedFor<'_> {
             SealedFor::Context(owner, name) => ("context_variables", owner.as_str(), *name),
             SealedFor::Forge(owner, name) => ("forge_secrets", owner.as_str(), *name),
             SealedFor::App(owner) => ("forge_apps", *owner, ""),
+            SealedFor::Organisation(owner, address) => ("forge_tokens", owner.as_str(), *address),
             SealedFor::Link => ("link", "", ""),
         };
         let mut data = b"runlet sealed value".to_vec();
@@ -241,10 +244,11 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
     };
     for (owner, variable) in &sealed {
         let (place, owner) = match owner {
-            Owner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
-            Owner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
-            Owner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
-            Owner::App(id) => (SealedFor::App(id), id.as_str()),
+            VariableOwner::Project(id) => (SealedFor::Project(id, &variable.name), id.as_str()),
+            VariableOwner::Context(id) => (SealedFor::Context(id, &variable.name), id.as_str()),
+            VariableOwner::Forge(id) => (SealedFor::Forge(id, &variable.name), id.as_str()),
+            VariableOwner::App(id) => (SealedFor::App(id), id.as_str()),
+            VariableOwner::Organisation(id, address) => (SealedFor::Organisation(id, address), id.as_str()),
         };
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}

@@ -191,7 +191,7 @@ pub fn is_of_this_program(view: &View) -> Result<bool, Error> {
 
 /// An upload that rows name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Named {
+pub struct NamedUpload {
     /// SHA-256 in lower-case hex.
     pub sha256: String,
     /// Size in bytes, where the row has it.
@@ -201,15 +201,15 @@ pub struct Named {
 }
 
 /// Reads every upload that a row names, one for each checksum and length.
-pub fn named(view: &View) -> Result<Vec<Named>, Error> {
+pub fn named(view: &View) -> Result<Vec<NamedUpload>, Error> {
     let mut query = view.sql().prepare(
         "SELECT sha256, length, min('artifact ' || id) FROM artifacts GROUP BY sha256, length
          UNION ALL SELECT sha256, NULL, min('test results ' || path || ' of task ' || task_id) FROM test_files GROUP BY sha256
          UNION ALL SELECT sha256, length, min('cache ' || id) FROM caches GROUP BY sha256, length
          UNION ALL SELECT sha256, length, min('workspace layer ' || id) FROM workspace_layers GROUP BY sha256, length",
     )?;
-    let rows =
-        query.query_map([], |row| Ok(Named { sha256: row.get(0)?, length: row.get(1)?, by: row.get(2)? }))?;
+    let rows = query
+        .query_map([], |row| Ok(NamedUpload { sha256: row.get(0)?, length: row.get(1)?, by: row.get(2)? }))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -297,7 +297,7 @@ mod tests {
         INSERT INTO steps (task_id, step, name, kind, attempt, max_auto_reruns, background, status, started_at_ms, ended_at_ms, output_bytes)
             VALUES ('done', 0, 's', 'run', 1, 0, 0, 'success', 6, 7, 3);
         INSERT INTO test_files VALUES ('done', 'done', 't.xml', 'sum', 0, 1, NULL);
-        INSERT INTO test_results VALUES (NULL, 'done', 'done', 't.xml', 'n', '', NULL, '', 'success', 1, '');
+        INSERT INTO test_results VALUES (NULL, 'done', 'done', 't.xml', 'n', '', NULL, '', 'success', 1, '', NULL);
         UPDATE projects SET next_pipeline_number = 2, next_job_number = 3;";
 
     /// Statements that break a promise each, and the word for it.

@@ -61,7 +61,7 @@ const WRITER_CACHE_KIB: i64 = 32 * 1024;
 /// The database. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
-    writer: writer::Writer,
+    writer: writer::WriterThread,
     readers: Arc<Readers>,
 }
 
@@ -89,7 +89,7 @@ impl Store {
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         copy::before_migration(&connection, path)?;
         schema::migrate(&connection)?;
-        let writer = writer::Writer::start(View::new(connection), on_commit)
+        let writer = writer::WriterThread::start(View::new(connection), on_commit)
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),

@@ -53,6 +53,9 @@ const MIGRATIONS: &[&str] = &[
     // Deliveries of strangers, who push out of the list nothing but their own.
     "ALTER TABLE forge_deliveries ADD COLUMN is_strange INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX forge_deliveries_refused ON forge_deliveries (project_id, is_strange, seq) WHERE verdict = 'refused';",
+    include_str!("tokens.sql"),
+    // File and line of a failure, for people; the columns that clients know stay what reports have.
+    "ALTER TABLE test_results ADD COLUMN place TEXT;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an

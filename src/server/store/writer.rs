@@ -112,7 +112,7 @@ type Answer = Box<dyn FnOnce(Option<&Failed>) + Send>;
 type Work = Box<dyn FnOnce(Option<&Tx<'_>>) -> (bool, Answer) + Send>;
 
 #[derive(Clone)]
-pub(super) struct Writer {
+pub(super) struct WriterThread {
     inner: Arc<Inner>,
 }
 
@@ -125,7 +125,7 @@ struct Inner {
     is_full: Arc<AtomicBool>,
 }
 
-impl Writer {
+impl WriterThread {
     pub(super) fn start(
         connection: View,
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
@@ -267,7 +267,7 @@ mod tests {
         schema::migrate(&connection).unwrap();
         let (announce, announced) = mpsc::channel();
         let on_commit = move |effects| announce.send(effects).unwrap();
-        let writer = Writer::start(View::new(connection), on_commit).unwrap();
+        let writer = WriterThread::start(View::new(connection), on_commit).unwrap();
         let (answer, answers) = mpsc::channel();
         let submit = |logins| {
             let answer = answer.clone();

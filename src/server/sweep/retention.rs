@@ -6,7 +6,7 @@ use crate::protocol::TaskId;
 use crate::server::blobs::{self, Blobs};
 use crate::server::state::{Quota as Limits, Shared};
 use crate::server::store::tables::archives;
-use crate::server::store::tables::keeping::{self, Quota, Used};
+use crate::server::store::tables::keeping::{self, QuotaKind, Used};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::{Error, Tx, inspect};
 use crate::server::time::Millis;
@@ -65,8 +65,8 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
         })
         .await;
     }
-    evict(state, Quota::Caches, &keeping.cache_quota).await;
-    evict(state, Quota::Artifacts, &keeping.artifact_quota).await;
+    evict(state, QuotaKind::Caches, &keeping.cache_quota).await;
+    evict(state, QuotaKind::Artifacts, &keeping.artifact_quota).await;
     if let Some(kept) = keeping.output {
         give_up_outputs(state, kept).await;
     }
@@ -77,7 +77,7 @@ pub(in crate::server) async fn sweep_once(state: &Shared) {
     remove_unnamed_outputs(state).await;
 }
 
-async fn evict(state: &Shared, quota: Quota, limits: &Limits) {
+async fn evict(state: &Shared, quota: QuotaKind, limits: &Limits) {
     let used = match state.store.read(move |view| keeping::used_by_projects(view, quota)).await {
         Ok(used) => used,
         Err(error) => return log::error!("failed to compare projects with their quota: {error}"),

@@ -4,10 +4,10 @@
 //! page that it stands on. Who did it is in the audit log.
 
 use crate::server::api::shared::acts::{approve, cancel_job, cancel_workflow, run_workflow_again};
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, job_of, one, project, unknown_workflow};
-use crate::server::auth::{Peer, Person};
+use crate::server::auth::{PeerAddress, Person};
 use crate::server::ids::{JobId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
@@ -62,7 +62,7 @@ async fn back_twice(uri: Uri) -> Redirect {
 struct Act {
     web: Web,
     visitor: Visitor,
-    peer: Peer,
+    peer: PeerAddress,
     path: String,
     headers: HeaderMap,
 }
@@ -72,8 +72,9 @@ impl FromRequestParts<Web> for Act {
 
     async fn from_request_parts(parts: &mut Parts, web: &Web) -> Result<Self, Response> {
         let visitor = Visitor::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
-        let ConnectInfo(peer) =
-            ConnectInfo::<Peer>::from_request_parts(parts, web).await.map_err(IntoResponse::into_response)?;
+        let ConnectInfo(peer) = ConnectInfo::<PeerAddress>::from_request_parts(parts, web)
+            .await
+            .map_err(IntoResponse::into_response)?;
         let (path, headers) = (parts.uri.path().to_owned(), parts.headers.clone());
         Ok(Self { web: web.clone(), visitor, peer, path, headers })
     }
@@ -104,7 +105,7 @@ impl Act {
         // An act that cannot be written down is not done.
         let note = record(&web, &visitor.person, &peer, &path, &detail).await?;
         let outcome = act.await;
-        let status = outcome.as_ref().map_or_else(Failure::status, |_| StatusCode::SEE_OTHER);
+        let status = outcome.as_ref().map_or_else(ApiError::status, |_| StatusCode::SEE_OTHER);
         note.answered(&web, status).await;
         Ok(Redirect::to(&outcome?).into_response())
     }
@@ -164,7 +165,7 @@ async fn rerun(
         let only_failed = match from.as_str() {
             "failed" => true,
             "start" => false,
-            _ => return Err(Failure::new(StatusCode::BAD_REQUEST, "`from` is `failed` or `start`")),
+            _ => return Err(ApiError::new(StatusCode::BAD_REQUEST, "`from` is `failed` or `start`")),
         };
         let id = find(&state, (vcs, org, repo, number), id).await?;
         let made = run_workflow_again(&state, id, only_failed, person).await?;

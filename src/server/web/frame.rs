@@ -2,7 +2,7 @@
 
 use crate::server::auth::Person;
 use crate::server::time::Millis;
-use crate::server::web::session::{Secret, Visitor};
+use crate::server::web::session::{CookieSecret, Visitor};
 use crate::server::web::{shown, style};
 
 /// Contents of the frame of a page.
@@ -21,7 +21,7 @@ pub(super) struct Head {
 
 impl Head {
     /// Makes the frame of a page for anybody, signed in or not.
-    pub(super) fn of(title: impl Into<String>, visitor: Option<(&Person, &Secret)>) -> Self {
+    pub(super) fn of(title: impl Into<String>, visitor: Option<(&Person, &CookieSecret)>) -> Self {
         Self {
             title: title.into(),
             person: visitor.map(|(person, secret)| (person.login.clone(), secret.field())),

@@ -1,7 +1,7 @@
 //! One job: why it failed or what it is doing, its steps, and the log of one of them.
 
 use crate::server::api::shared::callers::bearer_of;
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, job_by_id, job_of};
 use crate::server::api::shared::stream;
@@ -130,7 +130,7 @@ fn find(attempts: &[Attempt], wanted: Wanted) -> Answer<Option<(&Attempt, Option
     let attempt = match wanted.execution {
         Some(index) => {
             let found = attempts.iter().find(|attempt| attempt.node_index == index);
-            Some(found.ok_or_else(|| Failure::not_found(format!("the job has no execution {index}")))?)
+            Some(found.ok_or_else(|| ApiError::not_found(format!("the job has no execution {index}")))?)
         }
         None => {
             let is_bad = |attempt: &&Attempt| {
@@ -145,7 +145,7 @@ fn find(attempts: &[Attempt], wanted: Wanted) -> Answer<Option<(&Attempt, Option
         Some(number) => {
             let found = attempt.steps.iter().find(|step| step.step == number);
             let what = format!("execution {} has no step {number}", attempt.node_index);
-            Some(found.ok_or_else(|| Failure::not_found(what))?)
+            Some(found.ok_or_else(|| ApiError::not_found(what))?)
         }
         None => choose(&attempt.steps),
     };
@@ -232,7 +232,7 @@ async fn by_id(web: &Web, id: JobId) -> Answer<Response> {
     }
     let id = job.workflow_id.clone();
     let workflow = web.state.store.read(move |view| read::workflow(view, &id)).await?;
-    let workflow = workflow.ok_or_else(|| Failure::not_found(format!("there is no job `{}`", job.id)))?;
+    let workflow = workflow.ok_or_else(|| ApiError::not_found(format!("there is no job `{}`", job.id)))?;
     let address = format!("/{slug}/{}/{}#job-{}", workflow.pipeline_number, workflow.id, job.id);
     Ok(Redirect::to(&address).into_response())
 }
@@ -286,9 +286,12 @@ async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, wanted: Wante
 
 fn facts(job: &Job) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
-    facts.extend(job.resource_class.clone().map(|class| ("class", class)));
+    let class = job.resource_class.clone().filter(|class| !class.is_empty());
+    facts.extend(class.map(|class| ("class", class)));
     let begun = job.started_at.or(job.stopped_at);
-    facts.extend(job.queued_at.map(|queued| ("queued", shown::took(Some(queued), begun))));
+    // One that ends where it would have been queued never waited for a runner.
+    let queued = job.queued_at.filter(|queued| begun.is_none_or(|begun| begun != *queued));
+    facts.extend(queued.map(|queued| ("queued", shown::took(Some(queued), begun))));
     facts.extend(job.started_at.map(|at| ("started", format!("{} UTC", shown::moment(at)))));
     facts.extend(job.started_at.map(|_| ("took", shown::took(job.started_at, job.stopped_at))));
     if !job.contexts.is_empty() {
@@ -334,7 +337,7 @@ async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
     let ran_as = job.ran_as.clone();
     let attempts = web.state.store.read(move |view| read::attempts(view, &ran_as)).await?;
     let Some((attempt, Some(step))) = find(&attempts, wanted)? else {
-        return Err(Failure::not_found(silence(&job)));
+        return Err(ApiError::not_found(silence(&job)));
     };
     let stretch = open(web, attempt, step).await?;
     let name = format!("{}-{}-{}.txt", job.project.repo, job.number.unwrap_or_default(), step.step);

@@ -1,9 +1,9 @@
 //! Signing in and out.
 
-use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::auth::Peer;
+use crate::server::api::shared::failure::{Answer, ApiError};
+use crate::server::auth::PeerAddress;
 use crate::server::web::frame::Head;
-use crate::server::web::session::{Cookie, Secret, Visitor, sign_in, sign_out};
+use crate::server::web::session::{Cookie, CookieSecret, Visitor, sign_in, sign_out};
 use crate::server::web::shared::Web;
 use crate::server::web::shown::page;
 use askama::Template;
@@ -53,7 +53,7 @@ async fn form(State(web): State<Web>, headers: HeaderMap, Query(wanted): Query<W
 fn show(web: &Web, headers: &HeaderMap, next: &str, wrong: bool) -> Answer<Response> {
     let visit = match Cookie::Visit.of(headers, web.is_tls) {
         Some(secret) => secret,
-        None => Secret::fresh()?,
+        None => CookieSecret::fresh()?,
     };
     let head = Head::of("Sign in", None);
     let login = Login { head, next: path_of(next).to_owned(), field: visit.field(), wrong };
@@ -77,14 +77,14 @@ struct Entered {
 
 async fn enter(
     State(web): State<Web>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     parts: Parts,
     Form(entered): Form<Entered>,
 ) -> Answer<Response> {
     let headers = &parts.headers;
     let visit = Cookie::Visit.of(headers, web.is_tls).ok_or_else(|| {
         let why = "the browser sent no cookie with the form: allow cookies of this host, and sign in again";
-        Failure::new(StatusCode::FORBIDDEN, why)
+        ApiError::new(StatusCode::FORBIDDEN, why)
     })?;
     visit.check(headers, &entered.field, &web.state.settings.public_url)?;
     // Tokens cannot be guessed; the limit saves work and shows in the log. A right one always opens: whoever shares the
@@ -96,7 +96,7 @@ async fn enter(
         };
         log::warn!("{} sends wrong tokens to the login page", peer.0.ip());
         let why = "too many wrong tokens came from this address: wait a minute and try again";
-        let refused = Failure::new(StatusCode::TOO_MANY_REQUESTS, why);
+        let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, why);
         return Ok(([(header::RETRY_AFTER, wait.as_secs().max(1).to_string())], refused).into_response());
     };
     let mut response = Redirect::to(path_of(&entered.next)).into_response();
@@ -115,7 +115,7 @@ struct Left {
 async fn leave(
     State(web): State<Web>,
     visitor: Visitor,
-    ConnectInfo(peer): ConnectInfo<Peer>,
+    ConnectInfo(peer): ConnectInfo<PeerAddress>,
     headers: HeaderMap,
     Form(left): Form<Left>,
 ) -> Answer<Response> {

@@ -22,7 +22,7 @@ mod shown;
 mod style;
 mod wire;
 
-use crate::server::api::shared::failure::{Failure, Shape};
+use crate::server::api::shared::failure::{ApiError, Shape};
 use crate::server::api::shared::{shape, speaker, unread};
 use crate::server::state::Shared;
 use askama::Template;
@@ -65,7 +65,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(moved::router())
         .merge(login::router())
         .merge(style::router())
-        .fallback(|| async { Failure::not_found("there is no page at this address") })
+        .fallback(|| async { ApiError::not_found("there is no page at this address") })
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(web.clone(), dress))
         .layer(middleware::from_fn(speaker::mark))
@@ -95,7 +95,7 @@ async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
     if asks_for_page && (status.is_client_error() || status.is_server_error()) && !is_page {
         let retry = response.headers_mut().remove(header::RETRY_AFTER);
-        response = refusal(status, response.extensions().get::<Failure>());
+        response = refusal(status, response.extensions().get::<ApiError>());
         response.headers_mut().extend(retry.map(|value| (header::RETRY_AFTER, value)));
     }
     response = wire::travel(&asked, response).await;
@@ -107,9 +107,9 @@ async fn dress(State(web): State<Web>, request: Request, next: Next) -> Response
     response
 }
 
-fn refusal(status: StatusCode, failure: Option<&Failure>) -> Response {
+fn refusal(status: StatusCode, failure: Option<&ApiError>) -> Response {
     let title = status.canonical_reason().unwrap_or("Refused");
-    let message = failure.map_or("This address cannot be used in this way.", Failure::message);
+    let message = failure.map_or("This address cannot be used in this way.", ApiError::message);
     let head = Head::of(format!("{title} ({})", status.as_u16()), None);
     match shown::page(&Refused { head, message: message.to_owned() }) {
         Ok(page) => (status, page).into_response(),

@@ -1,6 +1,6 @@
 //! One pipeline with its workflows, and one workflow with its jobs.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, one, project, unknown_workflow};
 use crate::server::ids::WorkflowId;
@@ -154,7 +154,7 @@ async fn workflow(
 ) -> Answer<Response> {
     let (pipeline, workflows) = read_pipeline(&web, (vcs, org, repo, number)).await?;
     let found = workflows.into_iter().find(|(workflow, _)| workflow.id == id);
-    let (workflow, jobs) = found.ok_or_else(|| Failure::not_found(unknown_workflow(&id)))?;
+    let (workflow, jobs) = found.ok_or_else(|| ApiError::not_found(unknown_workflow(&id)))?;
     let slug = pipeline.project.slug();
     let address = format!("/{slug}/{number}");
     let mark = Mark::from(workflow.status);

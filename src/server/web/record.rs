@@ -1,22 +1,22 @@
 //! Acts of people on pages, in the audit log: logins, and the forms that change something.
 
 use crate::server::api::shared::failure::Answer;
-use crate::server::auth::{Peer, Person};
-use crate::server::store::tables::audit::{self, Act};
+use crate::server::auth::{PeerAddress, Person};
+use crate::server::store::tables::audit::{self, AuditEntry};
 use crate::server::time::Millis;
 use crate::server::web::shared::Web;
 use axum::http::StatusCode;
 use serde_json::{Map, Value};
 
 /// An act that was written down before it is done.
-pub(super) struct Note {
+pub(super) struct RecordedAct {
     seq: i64,
     detail: Map<String, Value>,
 }
 
 /// An act of a person on a page, as it is about to be done.
-pub(super) fn act(person: &Person, peer: &Peer, path: &str, detail: &Value) -> Act {
-    Act {
+pub(super) fn act(person: &Person, peer: &PeerAddress, path: &str, detail: &Value) -> AuditEntry {
+    AuditEntry {
         at: Millis::now(),
         user: person.id.clone(),
         login: person.login.clone(),
@@ -33,16 +33,16 @@ pub(super) fn act(person: &Person, peer: &Peer, path: &str, detail: &Value) -> A
 pub(super) async fn record(
     web: &Web,
     person: &Person,
-    peer: &Peer,
+    peer: &PeerAddress,
     path: &str,
     detail: &Value,
-) -> Answer<Note> {
+) -> Answer<RecordedAct> {
     let act = act(person, peer, path, detail);
     let detail = act.detail.clone();
-    Ok(Note { seq: web.state.store.write(move |tx| audit::add(tx, &act)).await?, detail })
+    Ok(RecordedAct { seq: web.state.store.write(move |tx| audit::add(tx, &act)).await?, detail })
 }
 
-impl Note {
+impl RecordedAct {
     /// Writes down how it was answered.
     pub(super) async fn answered(self, web: &Web, status: StatusCode) {
         let Self { seq, detail } = self;

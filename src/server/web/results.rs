@@ -1,9 +1,9 @@
 //! Test results and artifacts of a job.
 
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::download;
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, artifacts_of, job_of, tests_of};
-use crate::server::api::shared::stream;
 use crate::server::store::read::{self, Artifact, Job, Test};
 use crate::server::store::status::TestResult;
 use crate::server::web::frame::Head;
@@ -13,8 +13,8 @@ use crate::server::web::shown::{self, Mark, page, path_part};
 use askama::Template;
 use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub(super) struct TestLine {
     pub(super) mark: Mark,
     /// Its class and name.
     pub(super) name: String,
-    /// File that the report names; empty where it names none.
+    /// File that the report names, with the line of a failure; empty where it names none.
     pub(super) file: String,
     /// Run time as people read it, such as `1.2s`.
     pub(super) took: String,
@@ -58,8 +58,8 @@ pub(super) fn line(test: &Test) -> TestLine {
         message.push_str(" …");
     }
     let seconds = Duration::try_from_secs_f64(test.run_time).unwrap_or_default();
-    let file = test.file.clone().unwrap_or_default();
-    TestLine { mark: test.result.into(), name, file, took: shown::span(seconds), message }
+    let file = test.place.as_ref().or(test.file.as_ref()).cloned().unwrap_or_default();
+    TestLine { mark: test.result.into(), name, file, took: shown::fine_span(seconds), message }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -169,21 +169,15 @@ async fn artifact(
     State(web): State<Web>,
     _visitor: Visitor,
     Path((vcs, org, repo, number, node, path)): Path<(String, String, String, i64, u32, String)>,
+    headers: HeaderMap,
 ) -> Answer<Response> {
     let job = job_of(&web.state, (vcs, org, repo, number)).await?;
     let what = format!("the job {number} has no artifact `{path}` of execution {node}");
     let artifacts = artifacts_of(&web.state, job).await?;
     let found = artifacts.into_iter().find(|artifact| artifact.node_index == node && artifact.path == path);
-    let id = found.ok_or_else(|| Failure::not_found(&what))?.id;
-    let content = web.state.store.read(move |view| read::artifact_content(view, &id)).await?;
-    let content = content.ok_or_else(|| Failure::not_found(what))?;
-    let blobs = web.state.blobs.clone();
-    let stretch = blocking(move || blobs.objects.open(&content.sha256)).await?;
-    let name = path_part(content.path.rsplit('/').next().unwrap_or_default());
-    let headers = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_LENGTH, content.length.to_string()),
-        (header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{name}")),
-    ];
-    Ok((headers, stream::between(stretch, 0, u64::MAX)).into_response())
+    let id = found.ok_or_else(|| ApiError::not_found(&what))?.id;
+    let of = id.clone();
+    let content = web.state.store.read(move |view| read::artifact_content(view, &of)).await?;
+    let content = content.ok_or_else(|| ApiError::not_found(what))?;
+    download::artifact(&web.state, id, content, &headers).await
 }

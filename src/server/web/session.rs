@@ -5,10 +5,10 @@
 //! browsers tell is looked at before.
 
 use crate::server::api::shared::callers::holder_of;
-use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::auth::{Peer, Person, new_token, token_hash};
-use crate::server::clients::Connection;
-use crate::server::store::tables::audit::{self, Act};
+use crate::server::api::shared::failure::{Answer, ApiError};
+use crate::server::auth::{PeerAddress, Person, new_token, token_hash};
+use crate::server::clients::AcceptedConnection;
+use crate::server::store::tables::audit::{self, AuditEntry};
 use crate::server::store::tables::sessions::{self, Login, Over};
 use crate::server::time::Millis;
 use crate::server::web::record::act;
@@ -33,9 +33,9 @@ const MOST_COOKIE: usize = 200;
 
 /// The secret of a cookie: of a login, or of a browser that is about to sign in.
 #[derive(Clone)]
-pub(super) struct Secret(String);
+pub(super) struct CookieSecret(String);
 
-impl Secret {
+impl CookieSecret {
     /// Makes a fresh one.
     pub(super) fn fresh() -> Answer<Self> {
         Ok(Self(new_token("")?))
@@ -55,7 +55,7 @@ impl Secret {
     /// Whether a form came from a page that was made for this cookie.
     pub(super) fn check(&self, headers: &HeaderMap, field: &str, public_url: &str) -> Answer<()> {
         let refused =
-            |why: &str| Err(Failure::new(StatusCode::FORBIDDEN, format!("{why}: nothing was changed")));
+            |why: &str| Err(ApiError::new(StatusCode::FORBIDDEN, format!("{why}: nothing was changed")));
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if !matches!(text("sec-fetch-site"), None | Some("same-origin" | "none")) {
             return refused("the form was sent by a page of another site");
@@ -105,12 +105,12 @@ impl Cookie {
     }
 
     /// Its value in a request.
-    pub(super) fn of(self, headers: &HeaderMap, is_tls: bool) -> Option<Secret> {
+    pub(super) fn of(self, headers: &HeaderMap, is_tls: bool) -> Option<CookieSecret> {
         let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
         let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
         let name = self.name(is_tls);
         let (_, value) = pairs.find(|(found, value)| *found == name && value.len() <= MOST_COOKIE)?;
-        Some(Secret(value.to_owned()))
+        Some(CookieSecret(value.to_owned()))
     }
 
     /// Sets it; an empty value ends it. The attributes stand in this order because a text browser takes `SameSite` for
@@ -134,15 +134,22 @@ fn over(now: Millis) -> Over {
 }
 
 /// Signs in with a personal token; `None` when it is none. It stands in the audit log.
-pub(super) async fn sign_in(web: &Web, parts: &Parts, peer: &Peer, token: &str) -> Answer<Option<Secret>> {
+pub(super) async fn sign_in(
+    web: &Web,
+    parts: &Parts,
+    peer: &PeerAddress,
+    token: &str,
+) -> Answer<Option<CookieSecret>> {
     let tokens = vec![token.to_owned()];
     let Some(person) = holder_of(parts, &web.state, tokens, Person::find).await? else {
         return Ok(None);
     };
-    let secret = Secret::fresh()?;
+    let secret = CookieSecret::fresh()?;
     let (hash, now) = (token_hash(secret.expose()), Millis::now());
-    let act =
-        Act { status: Some(StatusCode::SEE_OTHER.as_u16()), ..act(&person, peer, "/login", &json!({})) };
+    let act = AuditEntry {
+        status: Some(StatusCode::SEE_OTHER.as_u16()),
+        ..act(&person, peer, "/login", &json!({}))
+    };
     let write = web.state.store.write(move |tx| {
         audit::add(tx, &act)?;
         sessions::add_login(tx, &hash, &person.token, now, over(now))
@@ -152,10 +159,10 @@ pub(super) async fn sign_in(web: &Web, parts: &Parts, peer: &Peer, token: &str) 
 }
 
 /// Ends a login. It stands in the audit log.
-pub(super) async fn sign_out(web: &Web, visitor: &Visitor, peer: &Peer) -> Answer<()> {
+pub(super) async fn sign_out(web: &Web, visitor: &Visitor, peer: &PeerAddress) -> Answer<()> {
     let hash = token_hash(visitor.secret.expose());
     let act = act(&visitor.person, peer, "/logout", &json!({}));
-    let act = Act { status: Some(StatusCode::SEE_OTHER.as_u16()), ..act };
+    let act = AuditEntry { status: Some(StatusCode::SEE_OTHER.as_u16()), ..act };
     let write = web.state.store.write(move |tx| {
         audit::add(tx, &act)?;
         sessions::end_login(tx, &hash)
@@ -168,7 +175,7 @@ pub(super) struct Visitor {
     /// Person whose token opened the session.
     pub(super) person: Person,
     /// Value of their cookie; its hash is stored.
-    pub(super) secret: Secret,
+    pub(super) secret: CookieSecret,
 }
 
 /// A page for nobody leads to the login, which leads back to it.
@@ -191,8 +198,8 @@ async fn find(parts: &Parts, web: &Web) -> Answer<Option<Visitor>> {
     let found = web.state.store.read(move |view| sessions::find_login(view, &key, over(now))).await?;
     let Some(Login { owner, used_at }) = found else { return Ok(None) };
     // A login that is over is no wrong token: its browser is only told to sign in again.
-    if let Some(connection) = parts.extensions.get::<Arc<Connection>>() {
-        connection.set_known();
+    if let Some(connection) = parts.extensions.get::<Arc<AcceptedConnection>>() {
+        connection.set_known(&owner.user);
     }
     if now.since(used_at) >= NOTED {
         web.state.store.write(move |tx| sessions::use_login(tx, &hash, now)).await?;
@@ -208,7 +215,7 @@ mod tests {
 
     #[test]
     fn forms_of_others_change_nothing() {
-        let secret = Secret::fresh().unwrap();
+        let secret = CookieSecret::fresh().unwrap();
         let check = |headers: &[(&'static str, &str)], field: &str| {
             let mut map = HeaderMap::new();
             map.insert("host", HeaderValue::from_static("ci.test:8"));
@@ -218,7 +225,9 @@ mod tests {
             secret.check(&map, field, "https://ci.example.com/base").is_ok()
         };
         let field = secret.field();
-        assert!(check(&[], &field) && !check(&[], "") && !check(&[], &Secret::fresh().unwrap().field()));
+        assert!(
+            check(&[], &field) && !check(&[], "") && !check(&[], &CookieSecret::fresh().unwrap().field())
+        );
         for origin in ["http://ci.test:8", "https://ci.example.com"] {
             assert!(check(&[("origin", origin)], &field), "{origin}");
         }

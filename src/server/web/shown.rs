@@ -1,6 +1,6 @@
 //! How things are shown: statuses as glyph, word and colour, times, durations, sizes, addresses.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::store::read::{Pipeline, RunStatus};
 use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult, WorkflowStatus};
 use crate::server::time::Millis;
@@ -13,7 +13,7 @@ use std::time::Duration;
 pub(super) fn page(template: &impl Template) -> Answer<Response> {
     let text = template.render().map_err(|error| {
         log::error!("failed to render a page: {error}");
-        Failure::internal()
+        ApiError::internal()
     })?;
     Ok(Html(text).into_response())
 }
@@ -108,6 +108,14 @@ pub(super) fn span(time: Duration) -> String {
     }
 }
 
+/// A duration as [`span`] shows it, with tenths of the seconds of a short one: tests are compared by them.
+pub(super) fn fine_span(time: Duration) -> String {
+    match (time.as_secs(), time.subsec_millis() / 100) {
+        (seconds @ 1..=59, tenths @ 1..) => format!("{seconds}.{tenths}s"),
+        _ => span(time),
+    }
+}
+
 /// A size in bytes, for people.
 pub(super) fn size(bytes: u64) -> String {
     match bytes {
@@ -160,6 +168,8 @@ mod tests {
         let span = |ms| span(Duration::from_millis(ms));
         let shown = [span(999), span(59_999), span(182_000), span(3_700_000), span(90_000_000)];
         assert_eq!(shown, ["999ms", "59s", "3m02s", "1h01m", "1d01h"]);
+        let fine = [900, 1500, 2040, 59_999, 60_500].map(|ms| fine_span(Duration::from_millis(ms)));
+        assert_eq!(fine, ["900ms", "1.5s", "2s", "59.9s", "1m00s"]);
         assert_eq!([size(7), size(2048), size(3 << 20)], ["7 B", "2 KB", "3.0 MB"]);
         assert_eq!(moment(Millis(1_700_000_000_123)), "2023-11-14 22:13:20");
         assert_eq!(query_value("/a?b=c&d é"), "/a%3Fb%3Dc%26d%20%C3%A9");

@@ -1,6 +1,6 @@
 //! The style sheet, under an address that changes with it.
 
-use crate::server::api::shared::failure::Failure;
+use crate::server::api::shared::failure::ApiError;
 use crate::server::api::shared::input::Path;
 use crate::server::web::shared::Web;
 use axum::Router;
@@ -27,7 +27,7 @@ pub(super) fn address() -> &'static str {
 
 async fn style(Path(file): Path<String>) -> Response {
     if address().strip_prefix("/-/") != Some(&file) {
-        return Failure::not_found("this is of another version of the control plane: reload the page")
+        return ApiError::not_found("this is of another version of the control plane: reload the page")
             .into_response();
     }
     let headers = [

@@ -4,6 +4,7 @@
 //! is in the pages that are compressed: cookies of `SameSite=Lax` go along with no request that a page of another site
 //! could repeat in order to measure the answers.
 
+use crate::server::api::shared::range::is_named;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::Response;
@@ -64,13 +65,6 @@ fn tag(page: &Bytes) -> String {
     let end = memchr::memmem::rfind(page, FOOTER).unwrap_or(page.len());
     let sum = ring::digest::digest(&ring::digest::SHA256, &page[..end]);
     format!("W/\"{}\"", crate::system::hex(&sum.as_ref()[..16]))
-}
-
-/// Whether the browser has the page of this name.
-fn is_named(asked: &HeaderMap, tag: &str) -> bool {
-    let names = asked.get_all(header::IF_NONE_MATCH).iter().filter_map(|names| names.to_str().ok());
-    let mut names = names.flat_map(|names| names.split(',')).map(str::trim);
-    names.any(|name| name == "*" || name.trim_start_matches("W/") == tag.trim_start_matches("W/"))
 }
 
 /// Whether the browser reads gzip: it names it, or everything, without a weight of nothing.

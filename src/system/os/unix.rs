@@ -65,6 +65,16 @@ pub fn detach(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
+/// There is no table of mounts.
+pub fn mount_table() -> Option<File> {
+    None
+}
+
+/// Mounts that are not known may be others each time.
+pub fn are_mounts_changed(_: &File) -> bool {
+    true
+}
+
 /// A pipe, its reading end first, that programs do not inherit. One that is started between the two calls does.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe()?;

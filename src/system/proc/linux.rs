@@ -57,7 +57,7 @@ fn descendants_in(proc: &Path, pid: i32) -> Vec<Stat> {
             found.extend(stat_in(proc, pid));
         }
     } else {
-        // What was found is taken out of the table: whatever it says of parents, this ends.
+        // Each process that was found is taken out of the table: whatever that says of parents, this ends.
         let mut all: Vec<Stat> = all_in(proc).filter(|one| one.pid != pid).collect();
         let mut next = vec![pid];
         while let Some(parent) = next.pop() {

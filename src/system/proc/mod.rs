@@ -25,18 +25,12 @@ pub use system::{
 pub use super::os::boot_id;
 pub use facts::{MARK, Stat};
 
-/// Longest command line that is told, in bytes.
-const LONGEST_COMMAND: usize = 200;
-
-/// Arguments of a process, or the name of its program in brackets when it has none; cut where it is long.
+/// Arguments of a process as a whole, or the name of its program in brackets when it has none. There may be secrets among
+/// them: whoever does not know those tells the name alone.
 pub fn command_line(process: &Stat) -> String {
     let mut command = arguments(process).replace('\0', " ").trim_end().to_owned();
     if command.is_empty() {
         command = format!("[{}]", process.name);
-    }
-    if command.len() > LONGEST_COMMAND {
-        let cut = (0..=LONGEST_COMMAND).rev().find(|&at| command.is_char_boundary(at)).unwrap_or(0);
-        command.truncate(cut);
     }
     command
 }

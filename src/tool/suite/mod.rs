@@ -15,7 +15,7 @@ mod weights;
 
 use super::usage::usage;
 use crate::outcome::Outcome;
-use options::Options;
+use options::SuiteOptions;
 
 const HELP: &str = "\
 Share the tests of a job among its parallel nodes.
@@ -51,8 +51,8 @@ pub(super) fn command(words: &[&str]) -> Outcome {
     match words {
         [] | ["help"] => crate::outcome::print(HELP),
         ["glob", patterns @ ..] => glob::print(patterns),
-        ["split", rest @ ..] => split::print(&Options::parse(false, rest, &variable)?, &variable),
-        ["run", rest @ ..] => run::run(&Options::parse(true, rest, &variable)?, &variable),
+        ["split", rest @ ..] => split::print(&SuiteOptions::parse(false, rest, &variable)?, &variable),
+        ["run", rest @ ..] => run::run(&SuiteOptions::parse(true, rest, &variable)?, &variable),
         [other, ..] => Err(usage(format!(
             "`{other}` is not a command of `tests` (known: glob, split, run); `circleci-agent tests --help` explains them"
         ))),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// Measure of the weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum SplitBy {
     /// Every name weighs the same.
     Name,
     /// Bytes of the file of that name.
@@ -20,7 +20,7 @@ pub(super) enum By {
 
 /// Kind of name in the timings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum NameKind {
     Filename,
     Classname,
     Testname,
@@ -30,12 +30,12 @@ pub(super) enum Kind {
 
 /// Options of a command.
 #[derive(Debug)]
-pub(super) struct Options {
+pub(super) struct SuiteOptions {
     /// Number of this node, from 0; below `total`.
     pub(super) index: u32,
     pub(super) total: u32,
-    pub(super) by: By,
-    pub(super) kind: Kind,
+    pub(super) by: SplitBy,
+    pub(super) kind: NameKind,
     /// Assumed time of names without timing.
     pub(super) time_default: Duration,
     pub(super) timings_file: Option<PathBuf>,
@@ -47,7 +47,7 @@ pub(super) struct Options {
     pub(super) command: String,
 }
 
-impl Options {
+impl SuiteOptions {
     /// Reads the words after `split` or, with `runs`, after `run`.
     pub(super) fn parse(
         runs: bool,
@@ -61,8 +61,8 @@ impl Options {
         let mut options = Self {
             index: 0,
             total: 0,
-            by: By::Name,
-            kind: if runs { Kind::Filename } else { Kind::Autodetect },
+            by: SplitBy::Name,
+            kind: if runs { NameKind::Filename } else { NameKind::Autodetect },
             time_default: Duration::ZERO,
             timings_file: None,
             show_counts: false,
@@ -119,18 +119,18 @@ impl Options {
                 "total" => total = Some(number("--total", text)?),
                 "split-by" => {
                     options.by = match text {
-                        "name" => By::Name,
-                        "filesize" => By::Filesize,
-                        "timings" => By::Timings,
+                        "name" => SplitBy::Name,
+                        "filesize" => SplitBy::Filesize,
+                        "timings" => SplitBy::Timings,
                         _ => return Err(unknown("name, filesize, timings")),
                     }
                 }
                 "timings-type" => {
                     options.kind = match text {
-                        "filename" | "file" => Kind::Filename,
-                        "classname" => Kind::Classname,
-                        "testname" | "name" => Kind::Testname,
-                        "autodetect" => Kind::Autodetect,
+                        "filename" | "file" => NameKind::Filename,
+                        "classname" => NameKind::Classname,
+                        "testname" | "name" => NameKind::Testname,
+                        "autodetect" => NameKind::Autodetect,
                         _ => return Err(unknown("filename, classname, testname, autodetect")),
                     }
                 }
@@ -175,25 +175,25 @@ fn number(name: &str, text: &str) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    fn parse(runs: bool, words: &[&str]) -> Result<Options, String> {
+    fn parse(runs: bool, words: &[&str]) -> Result<SuiteOptions, String> {
         let variable = |name: &str| match name {
             "CIRCLE_NODE_INDEX" => Some("1".into()),
             "CIRCLE_NODE_TOTAL" => Some("3".into()),
             _ => None,
         };
-        Options::read(runs, words, &variable)
+        SuiteOptions::read(runs, words, &variable)
     }
 
     #[test]
     fn options_come_attached_or_as_the_next_word() {
         let options = parse(false, &[]).unwrap();
-        assert_eq!((options.index, options.total, options.by), (1, 3, By::Name));
-        assert_eq!((options.kind, options.show_counts, options.file), (Kind::Autodetect, false, None));
+        assert_eq!((options.index, options.total, options.by), (1, 3, SplitBy::Name));
+        assert_eq!((options.kind, options.show_counts, options.file), (NameKind::Autodetect, false, None));
 
         let words = ["--index=0", "--total", "2", "--split-by", "timings", "--timings-type=file", "names"];
         let options = parse(false, &words).unwrap();
-        assert_eq!((options.index, options.total, options.by), (0, 2, By::Timings));
-        assert_eq!((options.kind, options.file), (Kind::Filename, Some("names".into())));
+        assert_eq!((options.index, options.total, options.by), (0, 2, SplitBy::Timings));
+        assert_eq!((options.kind, options.file), (NameKind::Filename, Some("names".into())));
 
         let words = ["--time-default=1m30s", "--timings-file", "t", "--show-counts", "-"];
         let options = parse(false, &words).unwrap();
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!((options.show_counts, options.file), (true, Some("-".into())));
 
         let options = parse(true, &["--command=xargs cat", "-v", "--show-counts=false"]).unwrap();
-        assert_eq!((options.command.as_str(), options.kind), ("xargs cat", Kind::Filename));
+        assert_eq!((options.command.as_str(), options.kind), ("xargs cat", NameKind::Filename));
         assert!(options.verbose && !options.show_counts);
     }
 
@@ -224,7 +224,7 @@ mod tests {
             let error = parse(runs, words).unwrap_err();
             assert!(error.contains(part), "{words:?}: {error}");
         }
-        let error = Options::read(false, &[], &|_| None).unwrap_err();
+        let error = SuiteOptions::read(false, &[], &|_| None).unwrap_err();
         assert!(error.contains("CIRCLE_NODE_INDEX") && error.contains("--index"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! `tests run`: a command that is given the share of this node on its standard input.
 
-use super::options::Options;
+use super::options::SuiteOptions;
 use super::speak::say;
 use super::{names, split};
 use crate::outcome::{Failure, Outcome, exit};
@@ -11,7 +11,7 @@ use std::io::{ErrorKind, Write};
 use std::process::{ExitStatus, Stdio};
 
 /// Runs the command; its exit code is the answer.
-pub(super) fn run(options: &Options, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
+pub(super) fn run(options: &SuiteOptions, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
     let names = names::read(None, options.verbose).map_err(Failure::new)?;
     if names.is_empty() {
         say(split::NO_NAMES);

@@ -1,6 +1,6 @@
 //! `tests split`: the share of one node. All nodes compute alike, so their shares fit together.
 
-use super::options::{By, Options};
+use super::options::{SplitBy, SuiteOptions};
 use super::speak::say;
 use super::{names, weights};
 use crate::outcome::{self, Failure, Outcome};
@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::ffi::OsString;
 
 /// Prints the share of this node.
-pub(super) fn print(options: &Options, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
+pub(super) fn print(options: &SuiteOptions, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
     let names = names::read(options.file.as_deref(), options.verbose).map_err(Failure::new)?;
     if names.is_empty() {
         say(NO_NAMES);
@@ -28,7 +28,7 @@ pub(super) const NO_NAMES: &str = "No test names found in input source: nothing 
 /// The share of this node, sorted. `names` are sorted and each there once.
 pub(super) fn of_node<'a>(
     names: &'a [String],
-    options: &Options,
+    options: &SuiteOptions,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<&'a str>, String> {
     // One node takes everything, whatever it weighs.
@@ -41,9 +41,9 @@ pub(super) fn of_node<'a>(
         share(&weights, options.index, options.total).into_iter().map(|at| names[at].as_str()).collect();
     if options.show_counts || options.verbose {
         let by = match options.by {
-            By::Name => "name",
-            By::Filesize => "filesize",
-            By::Timings => "timings",
+            SplitBy::Name => "name",
+            SplitBy::Filesize => "filesize",
+            SplitBy::Timings => "timings",
         };
         say(&format!(
             "split by {by}: {} of {} names for node {} of {}",
@@ -108,7 +108,7 @@ mod tests {
     fn five_names_over_two_nodes() {
         let names: Vec<String> = ["a", "b", "c", "d", "e"].map(String::from).to_vec();
         let of = |index: &str| {
-            let options = Options::parse(false, &["--index", index, "--total=2"], &|_| None).unwrap();
+            let options = SuiteOptions::parse(false, &["--index", index, "--total=2"], &|_| None).unwrap();
             of_node(&names, &options, &|_| None).unwrap()
         };
         assert_eq!((of("0"), of("1")), (vec!["a", "c", "e"], vec!["b", "d"]));

@@ -35,7 +35,7 @@ pub(crate) fn failed(scratch: &Path) -> PathBuf {
 
 /// Result of the search.
 #[derive(Debug, PartialEq)]
-pub(super) enum Found {
+pub(super) enum FoundTimings {
     /// Timings, as [`TestTimings`](crate::protocol::TestTimings).
     Timings(Value),
     /// There are none, for any node; with the reason.
@@ -46,23 +46,23 @@ pub(super) enum Found {
 pub(super) fn find(
     file: Option<&Path>,
     variable: &dyn Fn(&str) -> Option<OsString>,
-) -> Result<Found, String> {
+) -> Result<FoundTimings, String> {
     if let Some(file) = file {
-        return read(file).map(Found::Timings);
+        return read(file).map(FoundTimings::Timings);
     }
     let Some(scratch) = variable(TASK_DATA).filter(|value| !value.is_empty()).map(PathBuf::from) else {
-        return Ok(Found::Nothing(format!(
+        return Ok(FoundTimings::Nothing(format!(
             "no timings: `{TASK_DATA}` is not set, so this is not a step of a job"
         )));
     };
     if !offered(&scratch).exists() {
         let why = "no timings: no earlier run of this job has stored test results";
-        return Ok(Found::Nothing(why.to_owned()));
+        return Ok(FoundTimings::Nothing(why.to_owned()));
     }
     wait(&scratch, PATIENCE)
 }
 
-fn wait(scratch: &Path, patience: Duration) -> Result<Found, String> {
+fn wait(scratch: &Path, patience: Duration) -> Result<FoundTimings, String> {
     // Other nodes may well have them and split by them. A share by name would leave tests out.
     let stop = |why: &str| {
         format!(
@@ -73,7 +73,7 @@ fn wait(scratch: &Path, patience: Duration) -> Result<Found, String> {
     let deadline = Instant::now() + patience;
     loop {
         if fetched(scratch).exists() {
-            return read(&fetched(scratch)).map(Found::Timings);
+            return read(&fetched(scratch)).map(FoundTimings::Timings);
         }
         if let Ok(why) = std::fs::read_to_string(failed(scratch)) {
             return Err(stop(why.trim()));
@@ -119,14 +119,14 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let variable = |name: &str| (name == TASK_DATA).then(|| scratch.path().as_os_str().to_owned());
         let find = || find(None, &variable);
-        assert!(matches!(find(), Ok(Found::Nothing(why)) if why.contains("no earlier run")));
+        assert!(matches!(find(), Ok(FoundTimings::Nothing(why)) if why.contains("no earlier run")));
         std::fs::write(offered(scratch.path()), "").unwrap();
         let error = wait(scratch.path(), Duration::from_millis(1)).unwrap_err();
         assert!(error.contains("has not sent") && error.contains("--split-by=name"), "{error}");
         std::fs::write(failed(scratch.path()), "the network is down\n").unwrap();
         assert!(find().unwrap_err().contains("the network is down; other nodes"));
         std::fs::write(fetched(scratch.path()), r#"{"classname":{"a":1.5}}"#).unwrap();
-        assert!(matches!(find(), Ok(Found::Timings(timings)) if timings["classname"]["a"] == 1.5));
+        assert!(matches!(find(), Ok(FoundTimings::Timings(timings)) if timings["classname"]["a"] == 1.5));
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
             std::fs::rename(part, file).unwrap();
         });
         let found = wait(scratch.path(), Duration::from_secs(300));
-        assert_eq!(found, Ok(Found::Timings(serde_json::json!({}))));
+        assert_eq!(found, Ok(FoundTimings::Timings(serde_json::json!({}))));
         late.join().unwrap();
     }
 

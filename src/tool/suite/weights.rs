@@ -1,8 +1,8 @@
 //! Weights of names. Whole numbers: all nodes must come to the same, on any architecture.
 
-use super::options::{By, Kind, Options};
+use super::options::{NameKind, SplitBy, SuiteOptions};
 use super::speak::say;
-use super::timings_source::{self, Found};
+use super::timings_source::{self, FoundTimings};
 use crate::system::fits;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -20,15 +20,15 @@ const NO_TIMINGS: &str = "Error auto-detecting timing type, falling back to weig
 /// The weights of `names`, in their order. The error is a sentence for people.
 pub(super) fn of(
     names: &[String],
-    options: &Options,
+    options: &SuiteOptions,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<u64>, String> {
     let found = match options.by {
-        By::Name => None,
-        By::Filesize => by_size(names),
-        By::Timings => match timings_source::find(options.timings_file.as_deref(), variable)? {
-            Found::Timings(timings) => by_timings(names, &timings, options),
-            Found::Nothing(why) => {
+        SplitBy::Name => None,
+        SplitBy::Filesize => by_size(names),
+        SplitBy::Timings => match timings_source::find(options.timings_file.as_deref(), variable)? {
+            FoundTimings::Timings(timings) => by_timings(names, &timings, options),
+            FoundTimings::Nothing(why) => {
                 say(&why);
                 say(NO_TIMINGS);
                 None
@@ -66,13 +66,13 @@ fn listed(names: &[&str]) -> String {
     text
 }
 
-fn by_timings(names: &[String], timings: &Value, options: &Options) -> Option<Vec<u64>> {
+fn by_timings(names: &[String], timings: &Value, options: &SuiteOptions) -> Option<Vec<u64>> {
     let times = |kind: &str| known(names, &timings[kind], kind == "filename");
     let (kind, known) = match options.kind {
-        Kind::Filename => ("filename", times("filename")),
-        Kind::Classname => ("classname", times("classname")),
-        Kind::Testname => ("testname", times("testname")),
-        Kind::Autodetect => {
+        NameKind::Filename => ("filename", times("filename")),
+        NameKind::Classname => ("classname", times("classname")),
+        NameKind::Testname => ("testname", times("testname")),
+        NameKind::Autodetect => {
             let (files, classes) = (times("filename"), times("classname"));
             if classes.1 > files.1 { ("classname", classes) } else { ("filename", files) }
         }
@@ -127,10 +127,10 @@ fn known(names: &[String], times: &Value, are_files: bool) -> (Vec<u64>, usize) 
 mod tests {
     use super::*;
 
-    fn options(words: &[&str]) -> Options {
+    fn options(words: &[&str]) -> SuiteOptions {
         let mut all = vec!["--index=0", "--total=2"];
         all.extend(words);
-        Options::parse(false, &all, &|_| None).unwrap()
+        SuiteOptions::parse(false, &all, &|_| None).unwrap()
     }
 
     fn names(names: &[&str]) -> Vec<String> {

@@ -138,6 +138,12 @@ impl ControlPlane {
         );
     }
 
+    /// Redirects calls whose path contains `path`, with everything that an answer of the control plane has.
+    pub(crate) fn redirect(&self, path: &str, status: u16, to: &str) {
+        let head = format!("Location: {to}\r\nServer: acme-gateway\r\n");
+        self.can(path, Canned { status, body: String::new(), ours: true, stalls: false, head });
+    }
+
     /// Puts a proxy in between that answers bodies of more bytes than this with a status of its own.
     pub(crate) fn limit_bodies(&self, bytes: usize, status: u16) {
         lock(&self.shared).body_limit = Some((bytes, status));

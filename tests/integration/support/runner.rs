@@ -1,7 +1,7 @@
 //! The machine runner as a process, with settings, log and directories of its own.
 
 use super::poll;
-use runlet::protocol::{Action, Job, Run, Secret, Step, Task, TaskId, When};
+use runlet::protocol::{Job, Run, Secret, Step, StepAction, Task, TaskId, When};
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -251,7 +251,7 @@ pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
     let step = |command: &&str| Step {
         name: (*command).to_owned(),
         when: When::OnSuccess,
-        action: Action::Run(Run {
+        action: StepAction::Run(Run {
             command: (*command).to_owned(),
             shell: None,
             environment: Default::default(),

@@ -25,7 +25,7 @@ jobs:
             printf '10%%\r100%%\n<img src=x onerror=alert(1)></pre><script>document.title="taken"</script>\n'
             printf '\033[31mFAIL\033[0m \033]8;;javascript:alert(1)\033\\here\033]8;;\033\\ https://example.com/a?b=1&c.\n'
             mkdir -p "out/a b"
-            echo '<testsuite><testcase classname="crc" name="table"><failure message="3 &lt; 4 &lt;b&gt;"/></testcase><testcase name="fine"/></testsuite>' > out/r.xml
+            echo '<testsuite><testcase classname="crc" name="table" file="crc/test.c" line="12"><failure message="3 &lt; 4 &lt;b&gt;"/></testcase><testcase name="fine"/></testsuite>' > out/r.xml
             echo '<script>alert(1)</script>' > "out/a b/page.html"
             exit 3
       - store_test_results: {path: out}
@@ -142,6 +142,7 @@ fn pages_are_whole_without_a_script() {
         "&lt;img src=x onerror=alert(1)&gt;&lt;/pre&gt;&lt;script&gt;",
         "<span class=\"f1\">FAIL</span> here <a href=\"https://example.com/a?b=1&amp;c\"",
         "crc: table",
+        "crc/test.c:12 ",
     ] {
         assert!(text.contains(part), "{part} in {text}");
     }
@@ -156,6 +157,7 @@ fn pages_are_whole_without_a_script() {
 
     let tests = reader.get(&format!("{address}/tests")).text;
     assert!(tests.contains("3 &#60; 4 &#60;b&#62;") && !tests.contains(">fine<"), "{tests}");
+    assert!(tests.contains(">crc/test.c:12<"), "{tests}");
     assert!(reader.get(&format!("{address}/tests?all=1")).text.contains(">fine<"));
     let artifacts = reader.get(&format!("{address}/artifacts")).text;
     let file = format!("{address}/artifacts/0/out/a%20b/page.html");
@@ -163,7 +165,14 @@ fn pages_are_whole_without_a_script() {
     let saved = reader.get(&file);
     assert_eq!(saved.text, "<script>alert(1)</script>\n");
     assert_eq!(saved.header("content-type"), "application/octet-stream");
-    assert_eq!(saved.header("content-disposition"), "attachment; filename*=UTF-8''page.html");
+    assert_eq!(
+        saved.header("content-disposition"),
+        "attachment; filename=\"page.html\"; filename*=UTF-8''page.html"
+    );
+    let again = reader.get_with(&file, &[("If-None-Match", &saved.header("etag"))]);
+    assert_eq!((again.status, again.text.as_str()), (304, ""));
+    let part = reader.get_with(&file, &[("Range", "bytes=1-6")]);
+    assert_eq!((part.status, part.text.as_str()), (206, "script"));
 
     // The way up: pipeline, workflow, list; a job that waits says why; an approval has a place.
     let pipeline = reader.get("/gh/acme/hello/1").text;
@@ -196,6 +205,23 @@ fn pages_are_whole_without_a_script() {
             && reader.get(&format!("{address}?step=x")).status == 400
     );
     assert_eq!(reader.get("/api/v2/nothing").header("content-type"), "application/json");
+}
+
+#[test]
+fn a_job_that_no_class_takes_was_never_queued() {
+    let server = Server::start();
+    server.project();
+    let pipeline = server.trigger(
+        "version: 2.1\njobs: {far: {docker: [{image: cimg/base}], steps: [run: never]}}\nworkflows: {w: {jobs: [far]}}\n",
+    );
+    server.ended(&pipeline);
+    let mut reader = Reader::new(server.client.url());
+    reader.sign_in(server.token.expose(), "/");
+    let page = reader.get("/gh/acme/hello/jobs/1");
+    assert!(page.status == 200 && page.text.contains("no runner can take this job"), "{}", page.text);
+    for fact in ["class", "queued"] {
+        assert!(!page.text.contains(&format!("<span class=\"faint\">{fact}</span>")), "{}", page.text);
+    }
 }
 
 #[test]

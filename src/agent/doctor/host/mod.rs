@@ -14,7 +14,7 @@ use windows as system;
 use crate::agent::machine::{self, takes, writable};
 use crate::agent::settings::Settings;
 use crate::agent::status;
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::locks;
 use std::fs;
 use std::path::Path;
@@ -29,11 +29,11 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
     sharing(settings, found);
     if let Some(closed) = settings.gates.closed(&settings.working_directory, SystemTime::now()) {
         let text = format!("nothing would be claimed now: {}", closed.why);
-        found.add("gates", Level::Warn, text, "wait, or change that setting");
+        found.add("gates", FindingLevel::Warn, text, "wait, or change that setting");
     }
     if SystemTime::now() < SystemTime::UNIX_EPOCH + NOT_BEFORE {
         let text = "the clock of this host was never set";
-        found.add("clock", Level::Fail, text, "set it (NTP): certificates cannot be judged");
+        found.add("clock", FindingLevel::Fail, text, "set it (NTP): certificates cannot be judged");
     }
     system::look(settings, found);
 }
@@ -45,7 +45,7 @@ fn folders(settings: &Settings, found: &mut Findings) {
             Err(why) => {
                 let text = format!("`{}` cannot be used, {why}", folder.display());
                 let advice = "make room there, or set runner.state_directory: a runner that is restarted during a task does not know of it";
-                found.add("state_directory", Level::Warn, text, advice);
+                found.add("state_directory", FindingLevel::Warn, text, advice);
             }
         }
     }
@@ -68,7 +68,7 @@ fn folders(settings: &Settings, found: &mut Findings) {
                 let text = format!("`{}` ({key}) cannot be written: {why}", file.display());
                 found.add(
                     id,
-                    Level::Fail,
+                    FindingLevel::Fail,
                     text,
                     "make the folder, or room in it, and give it to the runner's user",
                 );
@@ -83,10 +83,15 @@ fn folders(settings: &Settings, found: &mut Findings) {
             target.display()
         );
         let advice = "name the folder itself in runner.working_directory";
-        found.add("working_directory", Level::Warn, text, advice);
+        found.add("working_directory", FindingLevel::Warn, text, advice);
     }
     if let Err(why) = status::check(settings) {
-        found.add("status_socket", Level::Warn, why, "set status.socket to a path that the runner may make");
+        found.add(
+            "status_socket",
+            FindingLevel::Warn,
+            why,
+            "set status.socket to a path that the runner may make",
+        );
     }
 }
 
@@ -105,7 +110,12 @@ fn sharing(settings: &Settings, found: &mut Findings) {
                 "`{}` is the working directory of the runner with pid {pid}, or around or inside it",
                 settings.working_directory.display()
             );
-            found.add("sharing", Level::Fail, text, "give each runner a runner.working_directory of its own");
+            found.add(
+                "sharing",
+                FindingLevel::Fail,
+                text,
+                "give each runner a runner.working_directory of its own",
+            );
         }
         None => found.fine("sharing", "no other runner has this working directory"),
     }

@@ -2,7 +2,7 @@
 
 use crate::agent::gates::bytes_text;
 use crate::agent::settings::Settings;
-use crate::protocol::finding::{Findings, Level};
+use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::os::{Access, access};
 use crate::system::proc;
 use rustix::process::{Resource, geteuid, getrlimit};
@@ -19,7 +19,7 @@ pub(super) fn user(settings: &Settings, found: &mut Findings) {
         let text = "the runner is root, and so are its jobs";
         found.add(
             "user",
-            Level::Note,
+            FindingLevel::Note,
             text,
             "give it a user of its own, or its jobs by runner.command_prefix",
         );
@@ -39,23 +39,23 @@ fn limits(found: &mut Findings) {
     // The soft limit of opened files is 1024 nearly everywhere, and programs raise it to the hard one.
     if let Some(files) = hard(Resource::Nofile).filter(|files| *files < LEAST_FILES) {
         let text = format!("a process may open {files} files");
-        found.add("limits", Level::Warn, text, "LimitNOFILE=1024:524288 in the unit, or limits.conf");
+        found.add("limits", FindingLevel::Warn, text, "LimitNOFILE=1024:524288 in the unit, or limits.conf");
     }
     if let Some(count) =
         hard(Resource::Nproc).filter(|count| *count < LEAST_PROCESSES && !geteuid().is_root())
     {
         let text = format!("the user may have {count} processes");
-        found.add("limits", Level::Warn, text, "LimitNPROC= in the unit, or limits.conf");
+        found.add("limits", FindingLevel::Warn, text, "LimitNPROC= in the unit, or limits.conf");
     }
     if let Some(bytes) = getrlimit(Resource::Fsize).current {
         let text = format!("files may have {bytes} bytes");
-        found.add("limits", Level::Warn, text, "LimitFSIZE=infinity in the unit, or limits.conf");
+        found.add("limits", FindingLevel::Warn, text, "LimitFSIZE=infinity in the unit, or limits.conf");
     }
     if let Some(bytes) = getrlimit(Resource::As).current {
         let text = format!("a process may have {} of addresses", bytes_text(bytes));
         found.add(
             "limits",
-            Level::Note,
+            FindingLevel::Note,
             text,
             "Go, Java and sanitizers reserve more than they use: LimitAS=infinity",
         );
@@ -70,7 +70,7 @@ fn groups(settings: &Settings, found: &mut Findings) {
     let Ok(own) = fs::read_to_string("/proc/self/cgroup") else {
         let text = "/proc is not mounted, or has no control groups";
         let advice = "mount /proc: leftovers of jobs cannot be found without it";
-        let level = if proc::is_mounted() { Level::Note } else { Level::Warn };
+        let level = if proc::is_mounted() { FindingLevel::Note } else { FindingLevel::Warn };
         return found.add("control_groups", level, text, advice);
     };
     let mounted = Path::new("/sys/fs/cgroup");
@@ -85,20 +85,20 @@ fn groups(settings: &Settings, found: &mut Findings) {
         }
         (true, false) if settings.quotas.is_any() => {
             let text = "runner.quota is set, and the own control group may not be divided";
-            found.add("control_groups", Level::Fail, text, "Delegate=yes in the unit");
+            found.add("control_groups", FindingLevel::Fail, text, "Delegate=yes in the unit");
         }
         (false, _) if settings.quotas.is_any() => {
             let text = "runner.quota is set, and there is no unified hierarchy of control groups";
             found.add(
                 "control_groups",
-                Level::Fail,
+                FindingLevel::Fail,
                 text,
                 "boot with systemd.unified_cgroup_hierarchy=1, or remove runner.quota",
             );
         }
         _ => {
             let text = "the own control group may not be divided: leftovers of jobs are found by descent";
-            found.add("control_groups", Level::Note, text, "Delegate=yes in the unit");
+            found.add("control_groups", FindingLevel::Note, text, "Delegate=yes in the unit");
         }
     }
     for group in folder.ancestors().take_while(|group| group.starts_with(mounted)) {
@@ -106,7 +106,7 @@ fn groups(settings: &Settings, found: &mut Findings) {
         let number = |file: &str| read(file)?.trim().parse::<u64>().ok();
         if let Some(most) = number("pids.max").filter(|most| *most < LEAST_PROCESSES) {
             let text = format!("at most {most} processes (`{}`)", group.join("pids.max").display());
-            found.add("limits", Level::Warn, text, "TasksMax=16384 in the unit");
+            found.add("limits", FindingLevel::Warn, text, "TasksMax=16384 in the unit");
         }
         if let Some(most) = number("memory.max") {
             let text = format!(
@@ -114,14 +114,19 @@ fn groups(settings: &Settings, found: &mut Findings) {
                 bytes_text(most),
                 group.join("memory.max").display()
             );
-            found.add("memory", Level::Note, text, "");
+            found.add("memory", FindingLevel::Note, text, "");
         }
         let kills = read("memory.events").and_then(|text| {
             text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse::<u64>().ok())
         });
         if let Some(kills) = kills.filter(|kills| *kills > 0 && group == folder) {
             let text = format!("{kills} processes were killed here for want of memory");
-            found.add("memory", Level::Warn, text, "give the unit more memory, or builds fewer processes");
+            found.add(
+                "memory",
+                FindingLevel::Warn,
+                text,
+                "give the unit more memory, or builds fewer processes",
+            );
         }
     }
 }
@@ -136,7 +141,7 @@ fn system(found: &mut Findings) {
     if says("/proc/sys/crypto/fips_enabled").as_deref() == Some("1") {
         found.add(
             "fips",
-            Level::Note,
+            FindingLevel::Note,
             "the kernel is in FIPS mode",
             "TLS here is ring's, which is not validated",
         );
@@ -145,23 +150,28 @@ fn system(found: &mut Findings) {
         let domain = says("/proc/self/attr/current").unwrap_or_default();
         if domain.contains(":init_t:") {
             let text = format!("SELinux is enforcing, and the runner is in `{domain}`");
-            found.add("selinux", Level::Warn, text, "move the program to /usr/bin and `restorecon` it");
+            found.add(
+                "selinux",
+                FindingLevel::Warn,
+                text,
+                "move the program to /usr/bin and `restorecon` it",
+            );
         } else {
             found.add(
                 "selinux",
-                Level::Note,
+                FindingLevel::Note,
                 format!("SELinux is enforcing ({domain})"),
                 "refusals: `ausearch -m AVC -ts recent`",
             );
         }
     }
     if let Some(lockdown) = says("/sys/kernel/security/lockdown").filter(|text| !text.contains("[none]")) {
-        found.add("lockdown", Level::Note, format!("the kernel is locked down: {lockdown}"), "");
+        found.add("lockdown", FindingLevel::Note, format!("the kernel is locked down: {lockdown}"), "");
     }
     if says("/proc/self/status").is_some_and(|text| text.contains("NoNewPrivs:\t1")) {
         found.add(
             "privileges",
-            Level::Note,
+            FindingLevel::Note,
             "nothing here may get other rights",
             "sudo and rootless containers fail",
         );
@@ -185,13 +195,18 @@ fn containers(found: &mut Findings) {
         if !text.lines().any(is_ours) {
             let name = if user.is_empty() { &uid } else { &user };
             let advice = format!("add the line `{name}:100000:65536` to it");
-            found.add("containers", Level::Warn, format!("`{file}` has no line for `{name}`"), &advice);
+            found.add(
+                "containers",
+                FindingLevel::Warn,
+                format!("`{file}` has no line for `{name}`"),
+                &advice,
+            );
         }
     }
     if !has("newuidmap") {
         found.add(
             "containers",
-            Level::Warn,
+            FindingLevel::Warn,
             "there is no newuidmap",
             "install the package uidmap or shadow-utils",
         );

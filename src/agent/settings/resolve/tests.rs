@@ -33,7 +33,7 @@ fn a_token_and_an_address_are_all_that_is_needed() {
     assert_eq!(settings.idle_timeout, None);
     assert!(!settings.drop_output_on_full_disk);
     assert!(!settings.cleanup_working_directory && !settings.use_home_ssh_dir_for_checkout_keys);
-    assert_eq!(settings.logging, logging::Options::default());
+    assert_eq!(settings.logging, logging::LogOptions::default());
     assert_eq!(settings.warnings, Vec::<String>::new());
 }
 

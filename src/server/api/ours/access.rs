@@ -2,13 +2,13 @@
 
 use crate::protocol::Secret;
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path};
+use crate::server::api::shared::input::{JsonBody, Path};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::api::v2::checkout_keys::{access_of, add, change_access, delete, fresh};
 use crate::server::auth::Administrator;
 use crate::server::secrets::access::{
-    APP_USER, Access, Key, KeyKind, Login, check_hosts, check_token, check_username,
+    APP_USER, Access, GitLogin, KeyKind, SshKey, check_hosts, check_token, check_username,
 };
 use crate::server::secrets::ssh_key::{Pair, fingerprints, read};
 use crate::server::state::Shared;
@@ -27,7 +27,7 @@ const KNOWN: [&str; 7] =
     ["new_key", "private_key", "delete_key", "token", "username", "is_bearer", "known_hosts"];
 
 fn shown(access: &Access) -> Value {
-    let show = |key: &Key| {
+    let show = |key: &SshKey| {
         let (md5, sha256) = fingerprints(&key.public);
         json!({
             "public_key": key.public, "fingerprint": sha256, "md5": md5, "type": key.kind,
@@ -62,11 +62,11 @@ struct Wanted {
     key: Option<Pair>,
     deleted: Option<String>,
     /// The inner nothing takes the login away.
-    login: Option<Option<Login>>,
+    login: Option<Option<GitLogin>>,
     known_hosts: Option<String>,
 }
 
-fn wanted(body: &Body, project: &Project) -> Answer<Wanted> {
+fn wanted(body: &JsonBody, project: &Project) -> Answer<Wanted> {
     let slug = &project.slug;
     let Some(fields) = body.0.as_object() else { return Err(bad("the body must be an object")) };
     body.check_names("access", &KNOWN)?;
@@ -89,7 +89,7 @@ fn wanted(body: &Body, project: &Project) -> Answer<Wanted> {
         wanted.login = Some(None);
         if !token.is_empty() {
             check_token(token).map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
-            let login = Login { username: username.to_owned(), token: Secret::new(token), is_bearer };
+            let login = GitLogin { username: username.to_owned(), token: Secret::new(token), is_bearer };
             wanted.login = Some(Some(login));
         }
     } else if fields.contains_key("username") || fields.contains_key("is_bearer") {
@@ -106,7 +106,7 @@ async fn change(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let wanted = wanted(&body, &project)?;

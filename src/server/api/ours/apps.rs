@@ -1,8 +1,8 @@
 //! GitHub Apps of projects and organisations, for administrators; private keys go in only.
 
 use crate::protocol::Secret;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Path, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, Path, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::auth::Administrator;
 use crate::server::pipelines::forge::installation::{self, LAST};
@@ -60,8 +60,9 @@ async fn show(
 async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<Value>> {
     let (sealer, of) = (state.settings.sealer.clone(), owner.clone());
     let found = state.store.read(move |view| app::of_owner(view, &sealer, &of)).await?;
-    let none =
-        || Failure::not_found(format!("`{slug}` has no GitHub App: `runlet admin github-app set {slug} ID`"));
+    let none = || {
+        ApiError::not_found(format!("`{slug}` has no GitHub App: `runlet admin github-app set {slug} ID`"))
+    };
     let mut shown = match found.ok_or_else(none)? {
         Ok(App { id, installation, .. }) => json!({ "app_id": id, "installation_id": installation }),
         Err(why) => json!({ "message": format!("it cannot be opened: {why}; set it again") }),
@@ -85,7 +86,7 @@ async fn set(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(path): Path<Named>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let of = named(&state, path).await?;
     if !body.0.is_object() {
@@ -112,5 +113,5 @@ async fn delete(
     if state.store.write(move |tx| apps::delete(tx, &owner)).await? {
         return Ok(message("Deleted."));
     }
-    Err(Failure::not_found(format!("`{slug}` has no GitHub App")))
+    Err(ApiError::not_found(format!("`{slug}` has no GitHub App")))
 }

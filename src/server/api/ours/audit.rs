@@ -6,11 +6,11 @@
 
 use crate::logging::record;
 use crate::protocol::limits::BODY_BYTES;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::Words;
-use crate::server::auth::{Administrator, Peer, Person};
+use crate::server::api::shared::failure::{Answer, ApiError};
+use crate::server::api::shared::input::{self, QueryWords};
+use crate::server::auth::{Administrator, PeerAddress, Person};
 use crate::server::state::Shared;
-use crate::server::store::tables::audit::{self, Act};
+use crate::server::store::tables::audit::{self, AuditEntry};
 use crate::server::time::Millis;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath, Request, State};
@@ -39,7 +39,7 @@ const EVERYDAY: [&str; 13] = [
     "deliveries",
 ];
 /// Fields of bodies that are kept: names, and none that may hold a secret.
-const TOLD: [&str; 33] = [
+const TOLD: [&str; 35] = [
     "name",
     "login",
     "is_admin",
@@ -73,6 +73,8 @@ const TOLD: [&str; 33] = [
     "set_hook",
     "app_id",
     "installation_id",
+    "for_jobs",
+    "username",
 ];
 /// Longest text that is kept of a field, in characters.
 const LONGEST: usize = 200;
@@ -99,13 +101,13 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
     };
     let Ok(bytes) = to_bytes(body, BODY_BYTES).await else {
         let why = format!("the body is longer than {BODY_BYTES} bytes, or was cut off");
-        return Failure::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
+        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, why).into_response();
     };
     let mut detail = told(&bytes);
-    let address = parts.extensions.get::<ConnectInfo<Peer>>();
+    let address = parts.extensions.get::<ConnectInfo<PeerAddress>>();
     let (login, method, path) = (person.login.clone(), parts.method.clone(), parts.uri.path().to_owned());
-    let client = address.map(|ConnectInfo(Peer(peer))| peer.ip().to_string()).unwrap_or_default();
-    let act = Act {
+    let client = address.map(|ConnectInfo(PeerAddress(peer))| peer.ip().to_string()).unwrap_or_default();
+    let act = AuditEntry {
         at: Millis::now(),
         user: person.id,
         login: person.login,
@@ -119,7 +121,7 @@ pub async fn write_down(State(state): State<Shared>, request: Request, next: Nex
     let seq = match state.store.write(move |tx| audit::add(tx, &act)).await {
         Ok(seq) => seq,
         // An act that cannot be written down is not done.
-        Err(error) => return Failure::from(error).into_response(),
+        Err(error) => return ApiError::from(error).into_response(),
     };
     let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
     let (parts, body) = response.into_parts();
@@ -176,11 +178,11 @@ fn without_login(text: &str) -> String {
     }
 }
 
-async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _admin: Administrator, words: QueryWords) -> Answer<Json<Value>> {
     let word = |name: &str| words.get(name).filter(|word| !word.is_empty());
     let number = |name: &str, default: i64| match word(name) {
         None => Ok(default),
-        Some(word) => word.parse().map_err(|_| bad(format!("`{name}` is not a number that it can be"))),
+        Some(word) => input::number(name, word),
     };
     let before = number("page-token", i64::MAX)?;
     let most = u32::try_from(number("limit", PAGE.into())?).unwrap_or(PAGE).clamp(1, PAGE);
@@ -191,7 +193,7 @@ async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) 
     Ok(Json(json!({ "items": items, "next_page_token": next })))
 }
 
-fn shown(act: &Act) -> Value {
+fn shown(act: &AuditEntry) -> Value {
     json!({
         "at": act.at.to_string(), "user": act.login, "user_id": act.user, "token_id": act.token,
         "address": act.address, "method": act.method, "path": act.path, "detail": act.detail, "status": act.status,

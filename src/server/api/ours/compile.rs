@@ -3,9 +3,9 @@
 
 use crate::config::{Compiled, Diagnostic, Diagnostics, Severity};
 use crate::protocol::limits::CONFIG_BYTES;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::ids::fresh_uuid;
-use crate::server::pipelines::compile::{self, Source};
+use crate::server::pipelines::compile::{self, ConfigSource};
 use crate::server::state::Shared;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
@@ -65,10 +65,10 @@ struct AttributesV3 {
 fn read<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
     // One client probes with no body at all and expects an error that is not 404.
     if bytes.is_empty() {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "the body is empty: a config is needed"));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "the body is empty: a config is needed"));
     }
     serde_json::from_slice(bytes)
-        .map_err(|e| Failure::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {e}")))
+        .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, format!("the body is not what is expected: {e}")))
 }
 
 async fn compile_v2(State(state): State<Shared>, bytes: Bytes) -> Answer<Json<Value>> {
@@ -129,9 +129,9 @@ fn sort_values(options: Options) -> (BTreeMap<String, Value>, BTreeMap<String, V
 async fn compile(state: &Shared, config: String, options: Options) -> Answer<Result<Compiled, Diagnostics>> {
     let (parameters, values) = sort_values(options);
     let stand_ins = crate::config::stand_ins(None, &values);
-    let source = Source { config, file_name: "config.yml".to_owned(), parameters, values, stand_ins };
+    let source = ConfigSource { config, file_name: "config.yml".to_owned(), parameters, values, stand_ins };
     let settings = state.settings.clone();
-    let stopping = |_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
+    let stopping = |_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
     let _permit = COMPILING.acquire().await.map_err(|_| stopping(()))?;
     let compiling = tokio::task::spawn_blocking(move || compile::compile(&settings, &source));
     compiling.await.map_err(|_| stopping(()))

@@ -1,24 +1,28 @@
 //! How projects are connected to their forges: for administrators, but for the list of what came.
 
+use crate::http::caller::check_address;
 use crate::protocol::Secret;
 use crate::server::api::ours::hooks;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{self, JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
+use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::receive::{Replayed, replay as replay_changes};
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::repository::Reference;
+use crate::server::secrets::access::check_token;
 use crate::server::secrets::forge as secrets;
+use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::Forge;
-use crate::server::store::tables::deliveries::{self, Delivery, StoredEvent};
+use crate::server::store::tables::deliveries::{self, ShownDelivery, StoredEvent};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports::{self, ShownReport};
-use crate::server::store::{Effect, Error as StoreError, Tx};
+use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::{get, post};
@@ -45,30 +49,42 @@ pub fn router() -> Router<Shared> {
         .route(&format!("{project}/deliveries/{{delivery}}/replay"), post(replay))
 }
 
-fn shown(state: &Shared, connection: &Connection, has_secret: bool, has_token: bool) -> Value {
+/// The owner of what a project shows to the API of its forge.
+pub fn token_of(view: &View, project: &ProjectId) -> Result<Option<&'static str>, StoreError> {
+    if forge::secret(view, project, "token")?.is_some() {
+        return Ok(Some("project"));
+    }
+    Ok(tokens::beside(view, project, TokenUser::ControlPlane)?.map(|beside| match beside {
+        FallbackCredential::App => "github-app",
+        FallbackCredential::Organisation(_) => "organization",
+    }))
+}
+
+fn shown(state: &Shared, connection: &Connection, has_secret: bool, token_of: Option<&str>) -> Value {
     json!({
         "forge": connection.forge, "address": hooks::address(&state.settings.public_url, &connection.project),
         "repository_id": connection.repository, "repository_name": connection.full_name,
         "api_url": connection.api_url, "poll_seconds": connection.poll_ms.map(|ms| ms / 1000),
-        "poll_message": connection.poll_message, "has_secret": has_secret, "has_token": has_token,
-        "token_message": connection.token_message,
+        "poll_message": connection.poll_message, "has_secret": has_secret,
+        "has_token": token_of == Some("project"), "token_of": token_of, "token_message": connection.token_message,
     })
 }
 
+/// How a project is connected, as people see it.
 async fn found(state: &Shared, project: &Project) -> Answer<Value> {
     let id = project.id.clone();
-    let read = move |view: &crate::server::store::View| {
+    let read = move |view: &View| {
         let Some(connection) = forge::connection(view, &id)? else { return Ok(None) };
-        let has = |name| Ok::<_, StoreError>(forge::secret(view, &id, name)?.is_some());
-        Ok(Some((has("hook")?, has("token")?, connection)))
+        let has_secret = forge::secret(view, &id, "hook")?.is_some();
+        Ok(Some((has_secret, token_of(view, &id)?, connection)))
     };
-    let (has_secret, has_token, connection) = state.store.read(read).await?.ok_or_else(|| {
-        Failure::not_found(format!(
+    let (has_secret, token_of, connection) = state.store.read(read).await?.ok_or_else(|| {
+        ApiError::not_found(format!(
             "the project `{slug}` is not connected to a forge: `runlet admin project connect {slug}`",
             slug = project.slug
         ))
     })?;
-    Ok(shown(state, &connection, has_secret, has_token))
+    Ok(shown(state, &connection, has_secret, token_of))
 }
 
 async fn show(
@@ -105,12 +121,12 @@ const KNOWN: [&str; 9] = [
     "set_hook",
 ];
 
-fn wanted(body: &Body) -> Answer<Wanted> {
+fn wanted(body: &JsonBody) -> Answer<Wanted> {
     if !body.0.is_null() && !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
     body.check_names("a connection", &KNOWN)?;
-    let text = |name: &str| Ok::<_, Failure>(body.optional_text(name)?.map(str::to_owned));
+    let text = |name: &str| Ok::<_, ApiError>(body.optional_text(name)?.map(str::to_owned));
     let forge = match text("forge")? {
         None => None,
         Some(word) => Some(Forge::parse(&word).ok_or_else(|| {
@@ -120,7 +136,7 @@ fn wanted(body: &Body) -> Answer<Wanted> {
     };
     let api_url = text("api_url")?.map(|url| url.trim_end_matches('/').to_owned());
     if let Some(url) = api_url.as_deref().filter(|url| !url.is_empty()) {
-        crate::http::check_url(url).map_err(|error| bad(error.to_string()))?;
+        check_api(url)?;
     }
     let poll_ms = match body.0.get("poll_seconds") {
         None => None,
@@ -133,9 +149,9 @@ fn wanted(body: &Body) -> Answer<Wanted> {
             }
         },
     };
-    let token = text("token")?;
-    if token.as_deref().is_some_and(|token| token.len() > 8192 || token.bytes().any(|b| b < b' ')) {
-        return Err(bad("`token` is no token: it is one line of at most 8192 bytes"));
+    let token = text("token")?.map(|token| token.trim().to_owned());
+    if let Some(token) = token.as_deref().filter(|token| !token.is_empty()) {
+        check_token(token).map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
     }
     let secret =
         text("secret")?.map(|secret| check_secret(&secret).map(|()| Secret::new(secret))).transpose()?;
@@ -156,6 +172,34 @@ fn wanted(body: &Body) -> Answer<Wanted> {
         rotates,
         sets_hook: body.is_set("set_hook")?,
     })
+}
+
+/// Checks the address of the API of a forge, as it will be called.
+pub fn check_api(url: &str) -> Answer<()> {
+    check_address(url).map_err(|why| {
+        bad(format!(
+            "`api_url` is the address of the API of the forge (`--api`), and this cannot be it: {why}"
+        ))
+    })
+}
+
+/// Checks the id of a repository, as a forge tells it in its deliveries.
+fn check_repository_id(forge: Forge, id: &str) -> Answer<()> {
+    let (is_one, form) = match forge {
+        Forge::GitHub | Forge::GitLab | Forge::Gitea | Forge::Forgejo | Forge::BitbucketDc => {
+            (id.len() <= 20 && id.bytes().all(|b| b.is_ascii_digit()), "a number, such as 4711")
+        }
+        Forge::BitbucketCloud => {
+            let inner = id.strip_prefix('{').and_then(|id| id.strip_suffix('}')).unwrap_or_default();
+            let is_one = inner.len() == 36 && inner.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+            (is_one, "a UUID in braces, such as {b2d6c8a0-1111-2222-3333-444455556666}")
+        }
+        Forge::Git => (true, ""),
+    };
+    match is_one {
+        true => Ok(()),
+        false => Err(bad(format!("`{id}` is no id of a repository at {forge}: there it is {form}"))),
+    }
 }
 
 /// Checks a secret that a forge, or somebody, has made. A signing token of GitLab is a key in base64.
@@ -184,7 +228,7 @@ fn new_secret(forge: Forge, fresh: &str) -> Secret {
 }
 
 /// The forge that the first part of a slug stands for.
-fn usual_forge(slug: &str) -> Option<Forge> {
+pub fn usual_forge(slug: &str) -> Option<Forge> {
     match slug.split('/').next().unwrap_or_default() {
         "gh" => Some(Forge::GitHub),
         "bb" => Some(Forge::BitbucketCloud),
@@ -197,7 +241,7 @@ fn usual_forge(slug: &str) -> Option<Forge> {
 }
 
 /// The base of the API of the forges that are in one place only.
-fn usual_api(forge: Forge) -> Option<String> {
+pub fn usual_api(forge: Forge) -> Option<String> {
     match forge {
         Forge::GitHub => Some("https://api.github.com".to_owned()),
         Forge::BitbucketCloud => Some("https://api.bitbucket.org/2.0".to_owned()),
@@ -209,13 +253,13 @@ async fn connect(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let wanted = wanted(&body)?;
     let sets_hook = wanted.sets_hook;
     let project = project(&state, slug).await?;
     let (sealer, of, fresh) = (state.settings.sealer.clone(), project.clone(), new_token("rlh_")?);
-    // Whoever only looks does not shorten the wait that a forge has asked for.
+    // A mere look does not shorten the wait that a forge has asked for.
     let is_another_way =
         wanted.token.is_some() || wanted.api_url.is_some() || wanted.repository_name.is_some();
     let write = move |tx: &Tx<'_>| {
@@ -229,6 +273,14 @@ async fn connect(
                 Forge::ALL.map(Forge::as_str).join(", ")
             ))));
         };
+        if let Some(Err(wrong)) = wanted
+            .repository_id
+            .as_deref()
+            .filter(|id| !id.is_empty())
+            .map(|id| check_repository_id(kind, id))
+        {
+            return Ok(Err(wrong));
+        }
         // Another forge knows the repository by another id.
         let stays = was.filter(|was| was.forge == kind);
         let some = |text: Option<String>| text.filter(|text| !text.is_empty());
@@ -346,7 +398,7 @@ async fn disconnect(
     if state.store.write(move |tx| forge::disconnect(tx, &id)).await? {
         return Ok(message("Disconnected."));
     }
-    Err(Failure::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
+    Err(ApiError::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
 }
 
 fn shown_change(change: &StoredEvent) -> Value {
@@ -362,7 +414,7 @@ fn shown_change(change: &StoredEvent) -> Value {
     })
 }
 
-fn shown_delivery(delivery: &Delivery, changes: &[StoredEvent]) -> Value {
+fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredEvent]) -> Value {
     json!({
         "id": delivery.seq, "delivery": delivery.delivery, "source": delivery.source, "event": delivery.event,
         "received_at": time(Some(delivery.received_at)), "verdict": delivery.verdict, "message": delivery.sentence,
@@ -381,13 +433,10 @@ fn shown_status(shown: &ShownReport) -> Value {
     })
 }
 
-fn most_of(words: &Words) -> Answer<u32> {
+fn most_of(words: &QueryWords) -> Answer<u32> {
     match words.get("limit") {
         None => Ok(MOST_LISTED),
-        Some(word) => match word.parse::<u32>() {
-            Ok(most) => Ok(most.clamp(1, MOST_LISTED)),
-            Err(_) => Err(bad("`limit` is not a number that it can be")),
-        },
+        Some(word) => Ok(input::number::<u32>("limit", word)?.clamp(1, MOST_LISTED)),
     }
 }
 
@@ -396,7 +445,7 @@ async fn statuses(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let (project, most) = (project(&state, slug).await?, most_of(&words)?);
     let listed = state.store.read(move |view| reports::list(view, &project.id, most)).await?;
@@ -408,12 +457,12 @@ async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let (project, most) = (project(&state, slug).await?, most_of(&words)?);
-    let read = move |view: &crate::server::store::View| {
+    let read = move |view: &View| {
         let listed = deliveries::list(view, &project.id, most)?;
-        let with_changes = |delivery: &Delivery| {
+        let with_changes = |delivery: &ShownDelivery| {
             Ok(shown_delivery(delivery, &deliveries::events_of(view, delivery.seq, MOST_CHANGES)?))
         };
         listed.iter().map(with_changes).collect::<Result<Vec<_>, StoreError>>()
@@ -429,7 +478,7 @@ async fn replay(
     let project = project(&state, (vcs, org, repo)).await?;
     let write = move |tx: &Tx<'_>| replay_changes(tx, &project, delivery, Millis::now());
     match state.store.write(write).await? {
-        Replayed { waiting: 0, left: None } => Err(Failure::not_found(format!(
+        Replayed { waiting: 0, left: None } => Err(ApiError::not_found(format!(
             "there is no delivery {delivery} of this project with a change that started nothing"
         ))),
         Replayed { waiting: 0, left: Some(why) } => {

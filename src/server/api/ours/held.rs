@@ -1,7 +1,7 @@
 //! Calls for what only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
 
 use crate::protocol::TaskId;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::{Path, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::clock::{self, HeldVerdict};
@@ -50,7 +50,7 @@ async fn decide(
     Path(id): Path<TaskId>,
     verdict: HeldVerdict,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("no task with the id `{id}` is held"));
+    let unknown = ApiError::not_found(format!("no task with the id `{id}` is held"));
     let lease = state.settings.lease();
     let decided = state.store.write(move |tx| clock::decide_held(tx, &id, verdict, lease, Millis::now()));
     if decided.await? { Ok(message("Accepted.")) } else { Err(unknown) }
@@ -61,7 +61,7 @@ async fn release_anyway(
     _person: Person,
     Path(id): Path<JobId>,
 ) -> Answer<Json<Value>> {
-    let nothing = Failure::not_found(format!("no agent of the job `{id}` is waited for"));
+    let nothing = ApiError::not_found(format!("no agent of the job `{id}` is waited for"));
     let released = state.store.write(move |tx| task::release_anyway(tx, &id, Millis::now())).await?;
     if released > 0 { Ok(message("Accepted.")) } else { Err(nothing) }
 }

@@ -1,6 +1,6 @@
 //! Deliveries of forges to the address of a project. Whoever sends them is believed by their signature only.
 
-use crate::server::api::shared::failure::Failure;
+use crate::server::api::shared::failure::ApiError;
 use crate::server::api::shared::input::Path;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::receive::{self, MOST_BODY_BYTES, Received, Refused};
@@ -42,7 +42,7 @@ async fn take(State(state): State<Shared>, Path(project): Path<ProjectId>, reque
 fn answer(received: Received) -> Response {
     let status = StatusCode::from_u16(received.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if !status.is_success() {
-        return Failure::new(status, received.message).into_response();
+        return ApiError::new(status, received.message).into_response();
     }
     (status, Json(json!({ "message": received.message, "pipelines": received.pipelines }))).into_response()
 }

@@ -2,8 +2,8 @@
 
 use crate::logging::record;
 use crate::protocol::ResourceClass;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::engine::commit::task;
@@ -12,7 +12,7 @@ use crate::server::people;
 use crate::server::state::Shared;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::classes::{self, Class, ClassTokenRow, Instance, Terms};
-use crate::server::store::tables::fleet::{self, AtWork, TaskAtWork};
+use crate::server::store::tables::fleet::{self, RunnerAtWork, TaskAtWork};
 use crate::server::store::tables::instances::ONLINE;
 use crate::server::store::{Effect, Error, View};
 use crate::server::time::Millis;
@@ -50,7 +50,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v3/runner/token/{id}", delete(delete_token))
 }
 
-async fn instances(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn instances(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let given = |name: &str| words.get(name).filter(|text| !text.is_empty()).cloned();
     let (class, namespace) = (given("resource-class"), given("namespace"));
     if class.is_none() && namespace.is_none() && given("org-id").is_none() {
@@ -75,12 +75,12 @@ async fn instances(State(state): State<Shared>, _person: Person, words: Words) -
 async fn change_instance(
     State(state): State<Shared>,
     _admin: Administrator,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     body.check_names("a runner", &["resource_class", "name", "is_paused"])?;
     let (class, name) = (body.text("resource_class")?.to_owned(), body.text("name")?.to_owned());
     let paused = body.flag("is_paused")?.ok_or_else(|| bad("`is_paused` is missing"))?;
-    let unknown = Failure::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
+    let unknown = ApiError::not_found(format!("no runner `{name}` of `{class}` was ever seen"));
     let changed = state.store.write(move |tx| {
         tx.effect(Effect::QueuedForOthers(class.clone()));
         fleet::pause_runner(tx, &class, &name, paused)
@@ -88,7 +88,7 @@ async fn change_instance(
     if changed.await? { Ok(message("Changed.")) } else { Err(unknown) }
 }
 
-fn shown_instance(instance: &Instance, work: &AtWork, now: Millis) -> Value {
+fn shown_instance(instance: &Instance, work: &RunnerAtWork, now: Millis) -> Value {
     let state = match &work.task {
         Some(_) => "busy",
         None if now.since(instance.last_connected) < ONLINE => "idle",
@@ -106,7 +106,7 @@ fn shown_instance(instance: &Instance, work: &AtWork, now: Millis) -> Value {
     })
 }
 
-async fn count(state: &Shared, words: &Words, states: &'static [TaskState]) -> Answer<u64> {
+async fn count(state: &Shared, words: &QueryWords, states: &'static [TaskState]) -> Answer<u64> {
     let class = words.get("resource-class").filter(|class| !class.is_empty()).cloned();
     let class = class.ok_or_else(|| bad("`resource-class` is missing"))?;
     let count = state.store.read(move |view| {
@@ -115,11 +115,11 @@ async fn count(state: &Shared, words: &Words, states: &'static [TaskState]) -> A
     Ok(count.await?)
 }
 
-async fn unclaimed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn unclaimed(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     Ok(Json(json!({ "unclaimed_task_count": count(&state, &words, &[TaskState::Queued]).await? })))
 }
 
-async fn running(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn running(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     Ok(Json(json!({ "running_runner_tasks": count(&state, &words, &TaskState::HELD_BY_A_RUNNER).await? })))
 }
 
@@ -130,7 +130,11 @@ fn shown_class(class: &Class) -> Value {
     })
 }
 
-async fn list_classes(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn list_classes(
+    State(state): State<Shared>,
+    _person: Person,
+    words: QueryWords,
+) -> Answer<Json<Value>> {
     let namespace = words.get("namespace").map(String::as_str);
     let now = Millis::now();
     let read = state.store.read(move |view| {
@@ -156,7 +160,11 @@ async fn list_classes(State(state): State<Shared>, _person: Person, words: Words
     Ok(Json(json!({ "items": items })))
 }
 
-async fn create_class(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+async fn create_class(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    body: JsonBody,
+) -> Answer<Response> {
     let known = [
         "resource_class",
         "description",
@@ -188,14 +196,14 @@ async fn create_class(State(state): State<Shared>, _admin: Administrator, body: 
 }
 
 /// A note for people as a body has it; an absent one is empty.
-fn note(body: &Body, name: &str) -> Answer<String> {
+fn note(body: &JsonBody, name: &str) -> Answer<String> {
     let text = body.optional_text(name)?.unwrap_or_default();
     people::check_text(name, text).map_err(bad)?;
     Ok(text.to_owned())
 }
 
 /// A field that is a number of seconds, or null for none; `None` where the body does not name it.
-fn seconds(body: &Body, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Option<Option<u64>>> {
+fn seconds(body: &JsonBody, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Option<Option<u64>>> {
     match body.0.get(name).map(|given| (given, given.as_u64())) {
         None => Ok(None),
         Some((Value::Null, _)) => Ok(Some(None)),
@@ -210,7 +218,7 @@ fn seconds(body: &Body, name: &str, allowed: &RangeInclusive<u64>) -> Answer<Opt
 /// The terms of a class as a body has them: `budget_seconds`, how long a task may be silent once it has begun (null is as
 /// usual), `begin_limit_seconds`, how long a claimed task may take to begin (null is as usual), and `unsafe_retries`,
 /// whether what the infrastructure ended after its begin runs again (null is no). What the body does not name stays.
-fn terms(body: &Body, was: Terms) -> Answer<Terms> {
+fn terms(body: &JsonBody, was: Terms) -> Answer<Terms> {
     let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds * 1000);
     let budget_ms = seconds(body, "budget_seconds", &BUDGETS)?.map_or(was.budget_ms, ms);
     let begin_ms = seconds(body, "begin_limit_seconds", &BEGIN_LIMITS)?.map_or(was.begin_ms, ms);
@@ -225,7 +233,7 @@ async fn change_class(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<ResourceClassId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let known = [
         "budget_seconds",
@@ -244,7 +252,7 @@ async fn change_class(
     let limit = seconds(&body, "wait_limit_seconds", &WAIT_LIMITS)?;
     // Values that are wrong are so for every class.
     terms(&body, Terms::default())?;
-    let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no resource class with the id `{id}`"));
     let changed = state.store.write(move |tx| {
         let Some(was) = classes::terms(tx, &id)? else { return Ok(false) };
         let Ok(terms) = terms(&body, was) else { return Ok(false) };
@@ -286,7 +294,7 @@ async fn remove_class(
     Path(id): Path<ResourceClassId>,
     force: bool,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("there is no resource class with the id `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no resource class with the id `{id}`"));
     let removed = state.store.write(move |tx| {
         if force {
             classes::delete_tokens_of(tx, &id)?;
@@ -324,7 +332,7 @@ fn shown_token(class: &str, token: &ClassTokenRow) -> Value {
     })
 }
 
-async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn list_tokens(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let class = words.get("resource-class").cloned().unwrap_or_default();
     let key = class.clone();
     let tokens = state.store.read(move |view| classes::list_tokens(view, &key)).await?;
@@ -332,7 +340,11 @@ async fn list_tokens(State(state): State<Shared>, _person: Person, words: Words)
     Ok(Json(json!({ "items": items })))
 }
 
-async fn create_token(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+async fn create_token(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    body: JsonBody,
+) -> Answer<Response> {
     body.check_names("a token", &["resource_class", "nickname", "org_id"])?;
     let class = body.0["resource_class"].as_str().unwrap_or_default().to_owned();
     let nickname = note(&body, "nickname")?;
@@ -340,7 +352,7 @@ async fn create_token(State(state): State<Shared>, _admin: Administrator, body: 
     let token = ClassTokenRow { id: ClassTokenId::fresh(), nickname, created_at: Millis::now() };
     let mut answer = shown_token(&class, &token);
     answer["token"] = json!(secret);
-    let unknown = Failure::not_found(format!("there is no resource class `{class}`"));
+    let unknown = ApiError::not_found(format!("there is no resource class `{class}`"));
     let hash = token_hash(&secret);
     if !state.store.write(move |tx| classes::add_token(tx, &class, &token, &hash)).await? {
         return Err(unknown);
@@ -353,7 +365,7 @@ async fn delete_token(
     _admin: Administrator,
     Path(id): Path<ClassTokenId>,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("there is no token with the id `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no token with the id `{id}`"));
     let removed = state.store.write(move |tx| classes::delete_token(tx, &id)).await?;
     if removed { Ok(message("Deleted.")) } else { Err(unknown) }
 }

@@ -13,4 +13,5 @@ pub mod operator;
 pub mod orchestration;
 pub mod results;
 pub mod storage;
+pub mod tokens;
 pub mod watch;

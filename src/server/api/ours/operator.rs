@@ -2,7 +2,7 @@
 
 use crate::metrics::Page;
 use crate::protocol::RefusalCode;
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::figures::Histogram;
 use crate::server::state::Shared;
 use crate::server::store::tables::classes::{self, list_queue_lengths};
@@ -27,7 +27,7 @@ pub fn router() -> Router<Shared> {
 async fn ready(State(state): State<Shared>) -> Answer<Json<Value>> {
     state.store.check().await?;
     if *state.stopping.borrow() {
-        return Err(Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"));
+        return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"));
     }
     if state.store.is_full() {
         return Err(full("a write has failed for lack of space, and none has succeeded since"));
@@ -40,9 +40,9 @@ async fn ready(State(state): State<Shared>) -> Answer<Json<Value>> {
     Ok(Json(json!({ "status": "ready" })))
 }
 
-fn full(why: &str) -> Failure {
+fn full(why: &str) -> ApiError {
     let message = format!("the disk of the control plane's data folder is full: {why}");
-    Failure::coded(StatusCode::SERVICE_UNAVAILABLE, RefusalCode::NoSpace, message)
+    ApiError::coded(StatusCode::SERVICE_UNAVAILABLE, RefusalCode::NoSpace, message)
 }
 
 /// A figure of a class.

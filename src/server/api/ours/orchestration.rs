@@ -2,10 +2,10 @@
 
 use crate::protocol::limits::CONFIG_BYTES;
 use crate::server::api::shared::acts::run_again;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Path, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, Path, message};
 use crate::server::auth::{Administrator, Person};
-use crate::server::engine::commit::Scope;
+use crate::server::engine::commit::RerunScope;
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
 use crate::server::pipelines::continuation::{self, Continuation};
 use crate::server::pipelines::forge::rules::check_settings;
@@ -35,7 +35,7 @@ pub fn router() -> Router<Shared> {
 
 /// Checks a body of a rerun that may be absent or null, which asks for all; `known` are the names that it may have. One
 /// that asks for something else must not run everything again.
-fn check_wishes(body: &Body, known: &[&str]) -> Answer<()> {
+fn check_wishes(body: &JsonBody, known: &[&str]) -> Answer<()> {
     if !body.0.is_null() && !body.0.is_object() {
         return Err(bad("the body must be an object, or absent to run everything again"));
     }
@@ -43,7 +43,7 @@ fn check_wishes(body: &Body, known: &[&str]) -> Answer<()> {
 }
 
 /// The jobs that a rerun names, if it names any.
-fn named(wishes: &Body) -> Answer<Option<Vec<JobId>>> {
+fn named(wishes: &JsonBody) -> Answer<Option<Vec<JobId>>> {
     let list = match wishes.0.get("jobs") {
         None | Some(Value::Null) => return Ok(None),
         Some(Value::Array(list)) => list,
@@ -64,7 +64,7 @@ async fn rerun_v2(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    wishes: Body,
+    wishes: JsonBody,
 ) -> Answer<Response> {
     // A published client misspells the second.
     check_wishes(&wishes, &["from_failed", "fromFailed", "jobs", "sparse_tree", "enable_ssh", "force"])?;
@@ -78,9 +78,9 @@ async fn rerun_v2(
             return Err(bad("`from_failed` and `jobs` exclude each other: give one of them"));
         }
         (_, None) if is_sparse => return Err(bad("`sparse_tree` needs `jobs`: name the jobs to run again")),
-        (true, None) => Scope::Failed,
-        (false, Some(jobs)) => Scope::Jobs(jobs),
-        (false, None) => Scope::All,
+        (true, None) => RerunScope::Failed,
+        (false, Some(jobs)) => RerunScope::Jobs(jobs),
+        (false, None) => RerunScope::All,
     };
     let id = run_again(&state, id, scope, wishes.is_set("force")?, person).await?;
     Ok((StatusCode::ACCEPTED, Json(json!({ "workflow_id": id }))).into_response())
@@ -90,10 +90,10 @@ async fn rerun_v3(
     State(state): State<Shared>,
     person: Person,
     Path(id): Path<WorkflowId>,
-    wishes: Body,
+    wishes: JsonBody,
 ) -> Answer<Response> {
     check_wishes(&wishes, &["is_from_failed", "force"])?;
-    let scope = if wishes.is_set("is_from_failed")? { Scope::Failed } else { Scope::All };
+    let scope = if wishes.is_set("is_from_failed")? { RerunScope::Failed } else { RerunScope::All };
     let id = run_again(&state, id, scope, wishes.is_set("force")?, person).await?;
     let location = [(header::LOCATION, format!("/api/v3/workflows/{id}"))];
     Ok((StatusCode::CREATED, location, Json(json!({ "data": { "id": id } }))).into_response())
@@ -109,7 +109,7 @@ struct ContinueRequest {
 }
 
 /// Continues a pipeline. The key alone authorises: the scripts that call this have no other token.
-async fn continue_pipeline(State(state): State<Shared>, body: Body) -> Answer<Json<Value>> {
+async fn continue_pipeline(State(state): State<Shared>, body: JsonBody) -> Answer<Json<Value>> {
     body.check_names("a continuation", &["continuation-key", "configuration", "parameters"])?;
     let request: ContinueRequest = serde_json::from_value(body.0).map_err(|e| {
         bad(format!("the body is not what is expected (continuation-key, configuration, parameters): {e}"))
@@ -121,9 +121,9 @@ async fn continue_pipeline(State(state): State<Shared>, body: Body) -> Answer<Js
     };
     use continuation::NoContinuation;
     continuation::continue_pipeline(&state, request).await.map_err(|refused| match refused {
-        NoContinuation::Store(error) => Failure::from(error),
-        NoContinuation::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
-        NoContinuation::UnknownKey => Failure::new(StatusCode::NOT_FOUND, refused.to_string()),
+        NoContinuation::Store(error) => ApiError::from(error),
+        NoContinuation::NoOrbs(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, refused.to_string()),
+        NoContinuation::UnknownKey => ApiError::new(StatusCode::NOT_FOUND, refused.to_string()),
         _ => bad(refused.to_string()),
     })?;
     Ok(message("Accepted."))
@@ -136,7 +136,7 @@ fn shown(settings: ProjectSettings) -> Json<Value> {
 
 /// Settings with some of them changed; the refusal names what is wrong.
 fn changed(settings: &ProjectSettings, changes: &Map<String, Value>) -> Answer<ProjectSettings> {
-    let Ok(Value::Object(mut all)) = serde_json::to_value(settings) else { return Err(Failure::internal()) };
+    let Ok(Value::Object(mut all)) = serde_json::to_value(settings) else { return Err(ApiError::internal()) };
     let known: Vec<String> = all.keys().cloned().collect();
     for (name, value) in changes {
         let Some(place) = all.get_mut(name) else {
@@ -165,8 +165,8 @@ fn changed(settings: &ProjectSettings, changes: &Map<String, Value>) -> Answer<P
     Ok(settings)
 }
 
-fn unknown_project(id: &ProjectId) -> Failure {
-    Failure::not_found(format!("there is no project `{id}`"))
+fn unknown_project(id: &ProjectId) -> ApiError {
+    ApiError::not_found(format!("there is no project `{id}`"))
 }
 
 async fn settings(
@@ -183,7 +183,7 @@ async fn update_settings(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<ProjectId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;
     // Values that are wrong are so for every project.

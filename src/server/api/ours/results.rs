@@ -1,20 +1,17 @@
 //! Bytes that jobs left: output of steps, artifacts. They are streamed from their files.
 
-use crate::http::encoded;
 use crate::protocol::TaskId;
-use crate::server::api::shared::failure::{Answer, Failure, bad, blocking};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
+use crate::server::api::shared::input::{self, Path, QueryWords};
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
-use crate::server::api::shared::uses::used;
-use crate::server::api::shared::{link, stream};
+use crate::server::api::shared::{download, link, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::state::Shared;
 use crate::server::store::View;
-use crate::server::store::read::{self, Content, StepOutput};
-use crate::server::store::tables::keeping::Counted;
+use crate::server::store::read::{self, StepOutput};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
@@ -44,19 +41,17 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Finds the step of a job that a query names.
-async fn output_of(state: &Shared, job: JobId, words: &Words) -> Answer<StepOutput> {
+async fn output_of(state: &Shared, job: JobId, words: &QueryWords) -> Answer<StepOutput> {
     let wanted = |name: &str| match words.get(name) {
         None => Ok(0),
-        Some(text) => {
-            text.parse::<u32>().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`")))
-        }
+        Some(text) => input::number::<u32>(name, text),
     };
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
     let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;
     if output.is_gone {
         let why = "this output is older than the control plane keeps it, and has been removed";
-        return Err(Failure::new(StatusCode::GONE, why));
+        return Err(ApiError::new(StatusCode::GONE, why));
     }
     Ok(output)
 }
@@ -83,7 +78,7 @@ async fn stdout(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
     headers: HeaderMap,
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
@@ -115,7 +110,7 @@ async fn stderr(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Response> {
     output_of(&state, id, &words).await?;
     Ok((PLAIN, Body::empty()).into_response())
@@ -126,7 +121,7 @@ async fn condensed(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<JobId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Response> {
     let StepOutput { task, step, .. } = output_of(&state, id, &words).await?;
     let blobs = state.blobs.clone();
@@ -144,7 +139,7 @@ async fn condensed(
 /// time at which its step began.
 async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) -> Answer<Response> {
     let (task, step) = link::open(&state, &link).ok_or_else(|| {
-        Failure::not_found("this address of an output is not valid any more: ask for the build again")
+        ApiError::not_found("this address of an output is not valid any more: ask for the build again")
     })?;
     let of = task.clone();
     let began = state.store.read(move |view| read::step_started_at(view, &of, step)).await?;
@@ -165,7 +160,7 @@ async fn raw(
     let attempts = state.store.read(move |view| read::attempts(view, &job.ran_as)).await?;
     let attempt = attempts.into_iter().find(|attempt| attempt.node_index == node);
     let known = attempt.filter(|attempt| attempt.steps.iter().any(|row| row.step == step));
-    let attempt = known.ok_or_else(|| Failure::not_found(what))?;
+    let attempt = known.ok_or_else(|| ApiError::not_found(what))?;
     if stream != "output" {
         return Ok(json(Body::from(r#""""#)));
     }
@@ -202,63 +197,11 @@ async fn artifact(
         Some(path) => format!("there is no artifact `{id}` with the path `{path}`"),
         None => format!("there is no artifact `{id}`"),
     };
-    let used_id = id.clone();
+    let of = id.clone();
     let read = move |view: &View| {
-        let found = read::artifact_content(view, &id)?;
+        let found = read::artifact_content(view, &of)?;
         Ok(found.filter(|content| path.is_none_or(|path| path == content.path)))
     };
-    let Content { sha256, length, path } = one(state, what, read).await?;
-    let tag = format!("\"{sha256}\"");
-    let (status, from, end) = match range::wanted(headers, length, Some(&tag)) {
-        Wanted::Whole => (StatusCode::OK, 0, length),
-        Wanted::Part(from, end) => (StatusCode::PARTIAL_CONTENT, from, end),
-        Wanted::Outside => {
-            let named = [(header::CONTENT_RANGE, range::content_range(None, length))];
-            let why = format!("the artifact has {length} bytes, and the range begins after them");
-            return Ok((named, Failure::new(StatusCode::RANGE_NOT_SATISFIABLE, why)).into_response());
-        }
-    };
-    let blobs = state.blobs.clone();
-    let stretch = blocking(move || blobs.objects.open(&sha256)).await?;
-    used(state, Counted::Artifact(used_id)).await?;
-    // Never rendered in the browser: artifacts are whatever jobs make.
-    let named = [
-        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (header::CONTENT_LENGTH, (end - from).to_string()),
-        (header::CONTENT_DISPOSITION, disposition(&path)),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        (header::ACCEPT_RANGES, "bytes".to_owned()),
-        (header::ETAG, tag),
-    ];
-    let mut response = (status, named, stream::between(stretch, from, end)).into_response();
-    if status == StatusCode::PARTIAL_CONTENT {
-        let range = HeaderValue::try_from(range::content_range(Some((from, end)), length));
-        response.headers_mut().extend(range.ok().map(|range| (header::CONTENT_RANGE, range)));
-    }
-    Ok(response)
-}
-
-/// The last part of the name, in the form that every client reads, and in the form that holds any character.
-fn disposition(path: &str) -> String {
-    let name = path.rsplit('/').next().unwrap_or_default();
-    let is_plain = |c: char| (c.is_ascii_graphic() || c == ' ') && !"\"\\/%".contains(c);
-    let plain: String = name.chars().map(|c| if is_plain(c) { c } else { '_' }).collect();
-    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encoded(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_of_downloads_break_out_of_nothing() {
-        assert_eq!(
-            disposition("a/b/report 1.xml"),
-            "attachment; filename=\"report 1.xml\"; filename*=UTF-8''report%201.xml"
-        );
-        assert_eq!(
-            disposition("x/\"; evil=\r\nü"),
-            "attachment; filename=\"_; evil=___\"; filename*=UTF-8''%22%3B%20evil%3D%0D%0A%C3%BC"
-        );
-    }
+    let content = one(state, what, read).await?;
+    download::artifact(state, id, content, headers).await
 }

@@ -2,11 +2,11 @@
 //! server-sent events of what [`watch`] tells.
 
 use crate::protocol::WatchEvent;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::auth::Person;
 use crate::server::ids::{PersonalTokenId, PipelineId};
-use crate::server::live::watch::{self, Told};
+use crate::server::live::watch::{self, Notification};
 use crate::server::state::Shared;
 use crate::server::store::read;
 use crate::server::store::tables::people;
@@ -35,7 +35,7 @@ pub fn router() -> Router<Shared> {
 async fn events(State(state): State<Shared>, person: Person, Path(id): Path<PipelineId>) -> Answer<Response> {
     let pipeline = id.clone();
     if !state.store.read(move |view| read::is_pipeline(view, &pipeline)).await? {
-        return Err(Failure::not_found(format!("there is no pipeline `{id}`")));
+        return Err(ApiError::not_found(format!("there is no pipeline `{id}`")));
     }
     let client = Client {
         revoked: state.hub.revoked(),
@@ -57,7 +57,7 @@ struct Client {
     /// The personal token by which they called; the stream ends with it.
     token: PersonalTokenId,
     revoked: Receiver<()>,
-    told: mpsc::Receiver<Told>,
+    told: mpsc::Receiver<Notification>,
 }
 
 impl Client {
@@ -80,8 +80,8 @@ impl Client {
     }
 }
 
-fn encode(told: Told) -> Bytes {
-    let Told { mut event, output } = told;
+fn encode(told: Notification) -> Bytes {
+    let Notification { mut event, output } = told;
     if let WatchEvent::Output { data, .. } = &mut event {
         *data = base64::engine::general_purpose::STANDARD.encode(&output);
     }

@@ -1,7 +1,7 @@
 //! Introduction of a runner: it asks before its first claim, `runlet doctor` whenever it likes. Nothing changes by it.
 
 use crate::protocol::{AboutAnswer, AboutRequest, SeenRunner};
-use crate::server::api::shared::callers::Protocol;
+use crate::server::api::shared::callers::ProtocolVersion;
 use crate::server::api::shared::failure::Answer;
 use crate::server::auth::ClassToken;
 use crate::server::state::Shared;
@@ -14,7 +14,7 @@ use axum::extract::State;
 pub(super) async fn about(
     State(state): State<Shared>,
     token: ClassToken,
-    Protocol(_): Protocol,
+    ProtocolVersion(_): ProtocolVersion,
     Json(request): Json<AboutRequest>,
 ) -> Answer<Json<AboutAnswer>> {
     let (id, class, name) = (token.id, token.class_id, request.name);

@@ -7,7 +7,7 @@ use crate::protocol::{
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
 use crate::server::api::runner::uploads::complete;
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::uses::used;
 use crate::server::engine::archives;
@@ -45,7 +45,7 @@ async fn find_cache(
     if wanted.keys.len() > CACHE_KEYS {
         let message =
             format!("{} keys are more than the {CACHE_KEYS} that are looked for", wanted.keys.len());
-        return Err(Failure::new(StatusCode::BAD_REQUEST, message));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
     }
     wanted.keys.iter().try_for_each(|key| check_key(key))?;
     let (project, pipeline) = (task.project.clone(), task.pipeline.clone());
@@ -64,7 +64,7 @@ async fn find_cache(
 
 fn check_key(key: &str) -> Answer<()> {
     if key.starts_with(archives::FORK_MARK) {
-        return Err(Failure::new(
+        return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             "the key of a cache does not begin with a control character",
         ));
@@ -73,7 +73,7 @@ fn check_key(key: &str) -> Answer<()> {
         return Ok(());
     }
     let message = format!("a cache key has 1 to {CACHE_KEY_CHARS} characters");
-    Err(Failure::new(StatusCode::BAD_REQUEST, message))
+    Err(ApiError::new(StatusCode::BAD_REQUEST, message))
 }
 
 async fn save_cache(
@@ -142,7 +142,7 @@ async fn read_layer(
 
 /// A piece of an archive that the holder of the token may read.
 async fn piece(state: &Shared, archive: Option<Archive>, query: &Numbers) -> Answer<Bytes> {
-    let archive = archive.ok_or_else(|| Failure::not_found("there is no such archive, or no longer"))?;
+    let archive = archive.ok_or_else(|| ApiError::not_found("there is no such archive, or no longer"))?;
     let (offset, most) = (number(query, "offset")?, number(query, "most")?);
     let most = usize::try_from(most).unwrap_or(MAX_CHUNK_BYTES).min(MAX_CHUNK_BYTES);
     let blobs = state.blobs.clone();

@@ -4,7 +4,7 @@ use crate::protocol::event::cut;
 use crate::protocol::limits::{EVENT_TEXT_BYTES, RECORDS_BESIDE};
 use crate::protocol::{Beside, EventsAnswer, FIRST_BESIDE};
 use crate::server::api::runner::holder::Holder;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::engine::commit::task;
 use crate::server::state::Shared;
@@ -22,7 +22,7 @@ pub(super) async fn beside(
 ) -> Answer<Json<EventsAnswer>> {
     if n >= RECORDS_BESIDE {
         let why = format!("a runner keeps at most {RECORDS_BESIDE} records beside those of the task");
-        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, why));
     }
     let texts = [Some(&mut beside.name), Some(&mut beside.kind), beside.message.as_mut()];
     texts.into_iter().flatten().for_each(|text| cut(text, EVENT_TEXT_BYTES));

@@ -4,11 +4,11 @@ use crate::protocol::limits::WORD_BYTES;
 use crate::protocol::{CLAIMED_HEADER, ClaimRequest, LostTask, Refusal, RefusalCode, RestAnswer};
 use crate::server::api::runner::holder::refused;
 use crate::server::api::runner::query::{Numbers, wait_of};
-use crate::server::api::shared::callers::{Protocol, no_class_token};
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::callers::{ProtocolVersion, no_class_token};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::auth::ClassToken;
-use crate::server::auth::Peer;
+use crate::server::auth::PeerAddress;
 use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
@@ -28,8 +28,8 @@ use tokio::time::Instant;
 pub(super) async fn claim(
     State(state): State<Shared>,
     token: ClassToken,
-    Protocol(protocol): Protocol,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ProtocolVersion(protocol): ProtocolVersion,
+    ConnectInfo(PeerAddress(peer)): ConnectInfo<PeerAddress>,
     query: Numbers,
     Json(request): Json<ClaimRequest>,
 ) -> Answer<Response> {
@@ -39,7 +39,7 @@ pub(super) async fn claim(
             "the token is of the resource class `{}`, but the runner is set up for `{wanted}`",
             token.class
         );
-        return Err(Failure::new(StatusCode::FORBIDDEN, why));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, why));
     }
     let deadline = Instant::now() + wait_of(&query);
     let notify = state.hub.class(&token.class);
@@ -70,7 +70,7 @@ pub(super) async fn claim(
                     format!("this nonce got the task `{}` before, which {what}: draw another", held.id);
                 let refusal =
                     Refusal { task: Some(Box::new(held)), ..Refusal::coded(RefusalCode::HoldsTask, message) };
-                return Err(Failure::of(StatusCode::CONFLICT, refusal));
+                return Err(ApiError::of(StatusCode::CONFLICT, refusal));
             }
             Some(Claimed::Nothing { again_at }) => again_at,
             None => {
@@ -107,11 +107,11 @@ fn check(request: &ClaimRequest) -> Answer<()> {
     let facts = [&request.hostname, &request.version, &request.os, &request.arch];
     let ids = [&request.machine_id, &request.boot_id].into_iter().flatten();
     if let Some((name, _)) = needed.iter().find(|(_, word)| !(1..=WORD_BYTES).contains(&word.len())) {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, format!("`{name}` has 1 to {WORD_BYTES} bytes")));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, format!("`{name}` has 1 to {WORD_BYTES} bytes")));
     }
     if facts.into_iter().chain(ids).any(|word| word.len() > WORD_BYTES) || request.takes.len() > WORD_BYTES {
         let why = format!("what a claim says of its runner has at most {WORD_BYTES} bytes each");
-        return Err(Failure::new(StatusCode::BAD_REQUEST, why));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, why));
     }
     Ok(())
 }
@@ -120,7 +120,7 @@ fn check(request: &ClaimRequest) -> Answer<()> {
 pub(super) async fn lost(
     State(state): State<Shared>,
     token: ClassToken,
-    Protocol(protocol): Protocol,
+    ProtocolVersion(protocol): ProtocolVersion,
     Path(path): Path<String>,
     Json(request): Json<LostTask>,
 ) -> Answer<Json<Value>> {
@@ -132,7 +132,7 @@ pub(super) async fn lost(
         // Runners of protocol 1 check their token by a task that is not there.
         Err(NotLost::Unknown) if protocol < 2 => Ok(Json(json!({}))),
         Err(NotLost::Unknown) => {
-            Err(Failure::not_found(format!("there is no task `{id}` of the resource class of this token")))
+            Err(ApiError::not_found(format!("there is no task `{id}` of the resource class of this token")))
         }
         Err(NotLost::Refused(why)) => Err(refused(why)),
     }
@@ -142,7 +142,7 @@ pub(super) async fn lost(
 fn is_of_path(path: &str, request: &LostTask) -> Answer<()> {
     match request.id.as_str() == path {
         true => Ok(()),
-        false => Err(Failure::new(StatusCode::BAD_REQUEST, "`id` is not the task of this path")),
+        false => Err(ApiError::new(StatusCode::BAD_REQUEST, "`id` is not the task of this path")),
     }
 }
 
@@ -160,7 +160,7 @@ pub(super) async fn rest(
     match token.await? {
         Ok(token) => Ok(Json(RestAnswer { token })),
         Err(NotLost::Unknown) => {
-            Err(Failure::not_found(format!("there is no task `{id}` of the resource class of this token")))
+            Err(ApiError::not_found(format!("there is no task `{id}` of the resource class of this token")))
         }
         Err(NotLost::Refused(why)) => Err(refused(why)),
     }

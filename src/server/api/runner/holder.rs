@@ -3,10 +3,10 @@
 
 use crate::protocol::{RefusalCode, TASK_CANCEL, TASK_ENDED, TASK_HEADER, TaskId};
 use crate::server::api::shared::callers::{bearer_of, check_protocol, holder_of};
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::auth;
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::task::{Call, Refused, Taken};
+use crate::server::engine::task::{Call, Denied, Passed};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::state::Shared;
 use crate::server::store::status::EndedBy;
@@ -64,9 +64,9 @@ pub(in crate::server::api) struct Holder {
 }
 
 impl FromRequestParts<Shared> for Holder {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &Shared) -> Result<Self, ApiError> {
         check_protocol(parts)?;
         let tokens = bearer_of(parts).map(str::to_owned).into_iter().collect();
         let found = holder_of(parts, state, tokens, |view, tokens| match tokens.first() {
@@ -75,10 +75,10 @@ impl FromRequestParts<Shared> for Holder {
         });
         let row = found
             .await?
-            .ok_or_else(|| Failure::new(StatusCode::UNAUTHORIZED, "a valid task token is needed here"))?;
+            .ok_or_else(|| ApiError::new(StatusCode::UNAUTHORIZED, "a valid task token is needed here"))?;
         if let Some(rest) = parts.uri.path().strip_prefix("/api/v3/runner/tasks/") {
             if rest.split('/').next() != Some(row.id.as_str()) {
-                return Err(Failure::not_found("this token is for another task"));
+                return Err(ApiError::not_found("this token is for another task"));
             }
         }
         debug_assert!(TASK_HEADER_NAME.as_str().eq_ignore_ascii_case(TASK_HEADER));
@@ -110,7 +110,7 @@ impl Holder {
     /// Renews the lease for a call that is taken, where that changes anything that counts, and refuses early what would
     /// be refused in the end: before bytes go to the disk, or a file is looked for. What counts is said by
     /// [`Holder::writes`] or [`Holder::reads`]. A call that is refused renews nothing.
-    pub(super) async fn takes(&self, state: &Shared, call: Call) -> Answer<Taken> {
+    pub(super) async fn takes(&self, state: &Shared, call: Call) -> Answer<Passed> {
         let lease = state.settings.lease();
         let mut task = self.hand.task.clone();
         let step = task.announce(call, lease, Millis::now());
@@ -151,7 +151,7 @@ impl Holder {
     }
 
     /// Confirms that bytes that are on the disk by now were taken while the task took them.
-    pub(super) async fn took(&self, state: &Shared, call: Call) -> Answer<Taken> {
+    pub(super) async fn took(&self, state: &Shared, call: Call) -> Answer<Passed> {
         let id = self.id.clone();
         let read =
             state.store.look_up(move |view| task::read_for(view, &id, call, Millis::now(), |_| Ok(())));
@@ -159,7 +159,7 @@ impl Holder {
     }
 
     /// A value that the machine did not refuse, and its news told on the answer to the call.
-    pub(super) fn answered<T>(&self, answer: Result<(Taken, T), Refused>) -> Answer<T> {
+    pub(super) fn answered<T>(&self, answer: Result<(Passed, T), Denied>) -> Answer<T> {
         match answer {
             Ok((taken, value)) => self.decided(Ok(taken)).map(|_| value),
             Err(why) => Err(self.refused(why)),
@@ -167,13 +167,13 @@ impl Holder {
     }
 
     /// The machine's refusal, told on the answer to the call: a cancel may have come while the call was on its way.
-    pub(super) fn refused(&self, why: Refused) -> Failure {
-        self.hear(matches!(why, Refused::Ended { by: EndedBy::Cancel, .. }));
+    pub(super) fn refused(&self, why: Denied) -> ApiError {
+        self.hear(matches!(why, Denied::Ended { by: EndedBy::Cancel, .. }));
         refused(why)
     }
 
     /// The machine's answer, told on the answer to the call.
-    pub(super) fn decided(&self, taken: Result<Taken, Refused>) -> Answer<Taken> {
+    pub(super) fn decided(&self, taken: Result<Passed, Denied>) -> Answer<Passed> {
         let taken = taken.map_err(|why| self.refused(why))?;
         self.hear(taken.cancel);
         self.news.ended.fetch_or(taken.late, Ordering::Relaxed);
@@ -193,15 +193,15 @@ impl Holder {
 }
 
 /// The refusal of the machine as an answer.
-pub(super) fn refused(why: Refused) -> Failure {
+pub(super) fn refused(why: Denied) -> ApiError {
     let code = match why {
-        Refused::NotBegun => RefusalCode::NotBegun,
-        Refused::Begun => RefusalCode::Begun,
-        Refused::Queued | Refused::Ended { .. } | Refused::AnotherAgent | Refused::AnotherAllocation => {
+        Denied::NotBegun => RefusalCode::NotBegun,
+        Denied::Begun => RefusalCode::Begun,
+        Denied::Queued | Denied::Ended { .. } | Denied::AnotherAgent | Denied::AnotherAllocation => {
             RefusalCode::TaskEnded
         }
     };
-    let mut failure = Failure::coded(StatusCode::CONFLICT, code, why.to_string());
-    failure.set_late(matches!(why, Refused::Ended { late: true, .. }));
+    let mut failure = ApiError::coded(StatusCode::CONFLICT, code, why.to_string());
+    failure.set_late(matches!(why, Denied::Ended { late: true, .. }));
     failure
 }

@@ -1,6 +1,6 @@
 //! Query parameters of the runner's calls.
 
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use axum::extract::Query;
 use axum::http::StatusCode;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ pub(super) type Numbers = Query<HashMap<String, String>>;
 pub(super) fn number(query: &Numbers, name: &str) -> Answer<u64> {
     let text = query.get(name).map(String::as_str).unwrap_or_default();
     text.parse()
-        .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, format!("`{name}={text}` is not a number")))
+        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, format!("`{name}={text}` is not a number")))
 }
 
 pub(super) fn wait_of(query: &Numbers) -> Duration {

@@ -3,19 +3,19 @@
 use crate::logging::record;
 use crate::protocol::limits::AGENT_ID_BYTES;
 use crate::protocol::{
-    BeginAnswer, BeginRequest, Event, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
-    GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode,
+    BeginAnswer, BeginRequest, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
+    GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode, TaskEvent,
 };
 use crate::server::api::runner::claim::whole;
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number, wait_of};
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::auth;
 use crate::server::blobs::outputs::Checked;
 use crate::server::engine::claim;
 use crate::server::engine::commit::task::{self, FoundOutputs, Recorded};
-use crate::server::engine::task::{Call, Refused, Taken};
+use crate::server::engine::task::{Call, Denied, Passed};
 use crate::server::state::Shared;
 use crate::server::store::Tx;
 use crate::server::store::tables::small_outputs::SmallOutput;
@@ -47,7 +47,7 @@ pub(super) async fn begin(
     Json(mut request): Json<BeginRequest>,
 ) -> Answer<Json<BeginAnswer>> {
     if !(1..=AGENT_ID_BYTES).contains(&request.agent.len()) {
-        return Err(Failure::new(
+        return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             format!("`agent` has 1 to {AGENT_ID_BYTES} characters"),
         ));
@@ -70,13 +70,13 @@ pub(super) async fn begin(
 }
 
 /// Number of the next event, and whether a cancel is asked for.
-fn recorded(task: &Holder, recorded: Result<Recorded, Refused>) -> Answer<(u64, bool)> {
+fn recorded(task: &Holder, recorded: Result<Recorded, Denied>) -> Answer<(u64, bool)> {
     match recorded {
         Ok(Recorded::Next { next, taken }) => {
-            let Taken { cancel, .. } = task.decided(Ok(taken))?;
+            let Passed { cancel, .. } = task.decided(Ok(taken))?;
             Ok((next, cancel))
         }
-        Ok(Recorded::Gap { next }) => Err(Failure::gap(next, format!("event {next} is missing"))),
+        Ok(Recorded::Gap { next }) => Err(ApiError::gap(next, format!("event {next} is missing"))),
         Err(why) => Err(task.refused(why)),
     }
 }
@@ -99,7 +99,7 @@ pub(super) async fn heartbeat(
         state.store.write(move |tx| task::call(tx, &id, Call::Heartbeat, lease, Millis::now()))
     };
     let mut seen = look().await?;
-    if matches!(seen, Ok(Taken { cancel: false, .. })) {
+    if matches!(seen, Ok(Passed { cancel: false, .. })) {
         tokio::select! {
             () = woken => {}
             () = tokio::time::sleep(wait_of(&query)) => {}
@@ -110,7 +110,7 @@ pub(super) async fn heartbeat(
     if seen.is_err() {
         state.hub.forget_task(&task.id);
     }
-    let Taken { cancel, .. } = task.decided(seen)?;
+    let Passed { cancel, .. } = task.decided(seen)?;
     Ok(Json(HeartbeatAnswer { cancel, lease_seconds: state.settings.lease_seconds }))
 }
 
@@ -131,14 +131,14 @@ pub(super) async fn output(
             "{} bytes at {offset} go beyond the {most} that are kept of a step's output",
             bytes.len()
         );
-        return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
+        return Err(ApiError::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
     state.figures.output_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     let (blobs, id, now) = (state.blobs.clone(), task.id.clone(), Millis::now());
     let stored = blocking(move || blobs.outputs.append_at(&id, step, offset, &bytes, Some(now.0))).await?;
     state.hub.wrote(task.pipeline.as_str());
     // The body may have been long in coming: what became of the task meanwhile decides.
-    let Taken { cancel, .. } = task.took(&state, call).await?;
+    let Passed { cancel, .. } = task.took(&state, call).await?;
     Ok(Json(OutputAnswer { offset: stored.offset, durable_to: stored.durable_to, cancel }))
 }
 
@@ -151,7 +151,7 @@ fn longest_output(state: &Shared) -> u64 {
 pub(super) async fn events(
     State(state): State<Shared>,
     task: Holder,
-    Json(mut events): Json<Vec<Event>>,
+    Json(mut events): Json<Vec<TaskEvent>>,
 ) -> Answer<Json<EventsAnswer>> {
     events.iter_mut().for_each(|event| event.kind.cut());
     let (id, lease) = (task.id.clone(), state.settings.lease());
@@ -164,7 +164,7 @@ pub(super) async fn events(
 pub(super) async fn stopped(State(state): State<Shared>, task: Holder) -> Answer<Json<HeartbeatAnswer>> {
     let (id, lease) = (task.id.clone(), state.settings.lease());
     let stopped = state.store.write(move |tx| task::stopped(tx, &id, lease, Millis::now())).await?;
-    let Taken { cancel, .. } = task.decided(stopped)?;
+    let Passed { cancel, .. } = task.decided(stopped)?;
     Ok(Json(HeartbeatAnswer { cancel, lease_seconds: state.settings.lease_seconds }))
 }
 
@@ -180,7 +180,7 @@ pub(super) async fn finish(
             "the output of step {} has {} bytes as its agent says, and {most} are kept of a step's output",
             step.step, step.length
         );
-        return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
+        return Err(ApiError::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, why));
     }
     // A task that has ended is answered by the machine alone: nothing is looked for, and nothing is marked.
     let steps = task.would_take(Call::Other).then(|| request.steps.clone());
@@ -229,7 +229,7 @@ pub(super) async fn give_back(
     Json(request): Json<GiveBack>,
 ) -> Answer<Json<GiveBackAnswer>> {
     if request.task_id != task.id {
-        return Err(Failure::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
+        return Err(ApiError::new(StatusCode::BAD_REQUEST, "`task_id` is not the task of this token"));
     }
     let given = state.store.write(move |tx| task::give_back(tx, &request, Millis::now())).await?;
     Ok(Json(GiveBackAnswer { outcome: given.map_err(|why| task.refused(why))? }))
@@ -246,12 +246,12 @@ pub(super) async fn fail(
     let message = request["message"].as_str().unwrap_or_default();
     let message = base64::engine::general_purpose::STANDARD
         .decode(message)
-        .map_err(|_| Failure::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
+        .map_err(|_| ApiError::new(StatusCode::BAD_REQUEST, "`message` is not base64"))?;
     let message = String::from_utf8_lossy(&message).into_owned();
     let id = task.id.clone();
     let fail = move |tx: &Tx<'_>| task::fail(tx, &id, allocation.as_deref(), &message, Millis::now());
     state.store.write(fail).await?.map_err(|why| match why {
-        Refused::AnotherAllocation => Failure::not_found("this allocation is not of the task of this token"),
+        Denied::AnotherAllocation => ApiError::not_found("this allocation is not of the task of this token"),
         why => task.refused(why),
     })?;
     Ok(Json(json!({ "message": "recorded" })))

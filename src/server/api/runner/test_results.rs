@@ -4,7 +4,7 @@ use crate::protocol::limits::TEST_RESULTS_BYTES;
 use crate::protocol::{TaskId, TestResultsRecord, TestTimings};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::uploads::complete;
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::engine::commit::task;
 use crate::server::engine::task::Call;
 use crate::server::engine::test_timings;
@@ -43,10 +43,10 @@ async fn test_results(
 ) -> Answer<Json<Value>> {
     let task = task.alive(&state).await?;
     complete(&state, &record.sha256, record.length).await?;
-    let stopping = || Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
+    let stopping = || ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping");
     let reading = Reading::begin(&task.id, &record.path).ok_or_else(|| {
         let why = format!("`{}` is being read already: send it again for the answer", record.path);
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, why)
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, why)
     })?;
     let permit = READERS.acquire().await.map_err(|_| stopping())?;
     let work = tokio::task::spawn_blocking(move || {
@@ -150,7 +150,7 @@ fn numbered(path: &str, n: u32) -> String {
 async fn timings(State(state): State<Shared>, task: Holder) -> Answer<Json<TestTimings>> {
     let job = task.job.clone();
     let found = task.reads(&state, Call::Other, move |view| test_timings::of_job(view, &job)).await?;
-    found.map(Json).ok_or_else(|| Failure::not_found("there are no test timings for this job"))
+    found.map(Json).ok_or_else(|| ApiError::not_found("there are no test timings for this job"))
 }
 
 #[cfg(test)]

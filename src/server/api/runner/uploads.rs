@@ -4,9 +4,9 @@ use crate::protocol::limits::{ARTIFACT_PATH_BYTES, UPLOAD_BYTES};
 use crate::protocol::{ArtifactRecord, MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::server::api::runner::holder::Holder;
 use crate::server::api::runner::query::{Numbers, number};
-use crate::server::api::shared::failure::{Answer, Failure, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
-use crate::server::engine::task::{Call, Taken};
+use crate::server::engine::task::{Call, Passed};
 use crate::server::state::Shared;
 use crate::server::store::tables::results;
 use crate::server::time::Millis;
@@ -27,7 +27,7 @@ pub(super) async fn upload_offset(
     let length = upload_length(&query)?;
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.objects.offset(&id, &sha256, length)).await?;
-    let Taken { cancel, .. } = task.took(&state, Call::Other).await?;
+    let Passed { cancel, .. } = task.took(&state, Call::Other).await?;
     Ok(Json(UploadAnswer { offset, cancel }))
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn upload(
     debug_assert!(bytes.len() <= MAX_CHUNK_BYTES + 1024, "the router bounds bodies");
     let (blobs, id) = (state.blobs.clone(), task.id.clone());
     let offset = blocking(move || blobs.objects.append(&id, &sha256, length, offset, &bytes)).await?;
-    let Taken { cancel, .. } = task.took(&state, Call::Other).await?;
+    let Passed { cancel, .. } = task.took(&state, Call::Other).await?;
     Ok(Json(UploadAnswer { offset, cancel }))
 }
 
@@ -56,7 +56,7 @@ fn upload_length(query: &Numbers) -> Answer<u64> {
 fn check_length(length: u64, limit: u64) -> Answer<u64> {
     if length > limit {
         let message = format!("{length} bytes are more than the {limit} that this control plane accepts");
-        return Err(Failure::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, message));
+        return Err(ApiError::coded(StatusCode::PAYLOAD_TOO_LARGE, RefusalCode::TooLarge, message));
     }
     Ok(length)
 }
@@ -67,7 +67,7 @@ pub(in crate::server::api) async fn complete(state: &Shared, sha256: &str, lengt
     if blocking(move || blobs.objects.has(&sha256, length)).await? {
         return Ok(());
     }
-    Err(Failure::coded(
+    Err(ApiError::coded(
         StatusCode::UNPROCESSABLE_ENTITY,
         RefusalCode::Checksum,
         "this upload is not complete",
@@ -84,7 +84,7 @@ pub(super) async fn artifact(
     let path_is_safe = record.path.len() <= ARTIFACT_PATH_BYTES
         && record.path.split('/').all(|part| !matches!(part, "" | "." | ".."));
     if !path_is_safe {
-        return Err(Failure::new(
+        return Err(ApiError::new(
             StatusCode::BAD_REQUEST,
             format!("`{}` is not a path for an artifact", record.path),
         ));

@@ -1,24 +1,24 @@
 //! Acts of people that calls of several versions ask for: starting a pipeline, cancelling it, a workflow or a job, giving
 //! an approval, running a workflow again. Each version has its own answer.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
-use crate::server::engine::commit::{self, Canceled, Refused, Scope};
+use crate::server::engine::commit::{self, Canceled, RerunRefused, RerunScope};
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
-use crate::server::pipelines::triggers::{self, Triggered, Wanted};
-use crate::server::pipelines::types::{self, Created};
+use crate::server::pipelines::triggers::{self, TriggerRequest, Triggered};
+use crate::server::pipelines::types::{self, CreatedPipeline};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::tables::pipelines;
 use crate::server::time::Millis;
 use axum::http::StatusCode;
 
-/// Whoever asks for the end of what has ended has what they want.
+/// The answer to a cancel. One of a thing that has ended already has got what it asks for.
 fn known(canceled: Canceled, unknown: String) -> Answer<()> {
     match canceled {
         Canceled::Now | Canceled::HadEnded => Ok(()),
-        Canceled::Unknown => Err(Failure::not_found(unknown)),
+        Canceled::Unknown => Err(ApiError::not_found(unknown)),
     }
 }
 
@@ -68,7 +68,7 @@ async fn check_stranger(state: &Shared, id: &WorkflowId, person: &Person) -> Ans
             "the pull request from a fork that this is of was made by `{}`: somebody else has to approve it or run it again",
             person.login
         );
-        return Err(Failure::new(StatusCode::FORBIDDEN, why));
+        return Err(ApiError::new(StatusCode::FORBIDDEN, why));
     }
     Ok(())
 }
@@ -78,7 +78,7 @@ pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person)
     check_stranger(state, &id, &person).await?;
     let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
     let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
-    if write.await? { Ok(()) } else { Err(Failure::not_found(what)) }
+    if write.await? { Ok(()) } else { Err(ApiError::not_found(what)) }
 }
 
 /// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may
@@ -87,7 +87,7 @@ pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person)
 pub async fn run_again(
     state: &Shared,
     id: WorkflowId,
-    scope: Scope,
+    scope: RerunScope,
     force: bool,
     person: Person,
 ) -> Answer<WorkflowId> {
@@ -98,11 +98,11 @@ pub async fn run_again(
     });
     write.await?.map_err(|refused| {
         let status = match refused {
-            Refused::Unknown => StatusCode::NOT_FOUND,
-            Refused::Unreachable(_) => StatusCode::CONFLICT,
+            RerunRefused::Unknown => StatusCode::NOT_FOUND,
+            RerunRefused::Unreachable(_) => StatusCode::CONFLICT,
             _ => StatusCode::BAD_REQUEST,
         };
-        Failure::new(status, refused.to_string())
+        ApiError::new(status, refused.to_string())
     })
 }
 
@@ -113,7 +113,7 @@ pub async fn run_workflow_again(
     only_failed: bool,
     person: Person,
 ) -> Answer<WorkflowId> {
-    let scope = if only_failed { Scope::Failed } else { Scope::All };
+    let scope = if only_failed { RerunScope::Failed } else { RerunScope::All };
     run_again(state, id, scope, false, person).await
 }
 
@@ -121,17 +121,17 @@ pub async fn run_workflow_again(
 pub async fn trigger_pipeline(
     state: &Shared,
     project: &Project,
-    wanted: Wanted,
+    wanted: TriggerRequest,
     person: &Person,
-) -> Answer<Option<Created>> {
+) -> Answer<Option<CreatedPipeline>> {
     match triggers::trigger(state, project, wanted, &person.login).await {
         Ok(Triggered::Created(created)) => Ok(Some(created)),
         Ok(Triggered::Skipped) => Ok(None),
         Err(triggers::Error::Wrong(why)) => Err(bad(why)),
         Err(triggers::Error::Pipeline(error)) => Err(match error {
-            types::Error::NoProject(_) => Failure::not_found(error.to_string()),
+            types::Error::NoProject(_) => ApiError::not_found(error.to_string()),
             types::Error::NoSuch(why) => bad(why),
-            types::Error::NoOrbs(_) => Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+            types::Error::NoOrbs(_) => ApiError::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
             types::Error::Store(error) => error.into(),
         }),
     }

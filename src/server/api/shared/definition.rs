@@ -1,7 +1,7 @@
 //! Pipeline definitions: which config a pipeline is made of, and what its jobs check out. A project has one, which has
 //! the id of the project: `.circleci/config.yml` of its own repository.
 
-use crate::server::api::shared::failure::Failure;
+use crate::server::api::shared::failure::ApiError;
 use crate::server::api::shared::slug::provider;
 use crate::server::store::read::Project;
 use serde_json::{Value, json};
@@ -18,15 +18,15 @@ pub fn is_definition_of(id: &str, project: &Project) -> bool {
 }
 
 /// The refusal of a definition that the project does not have.
-pub fn unknown_definition(id: &str, project: &Project) -> Failure {
-    Failure::not_found(format!(
+pub fn unknown_definition(id: &str, project: &Project) -> ApiError {
+    ApiError::not_found(format!(
         "the project `{}` has no pipeline definition `{id}`: its only one is `{}`",
         project.slug, project.id
     ))
 }
 
 /// The refusal of a definition or a trigger that somebody wants to make; `what` is named first.
-pub fn one_only(what: &str) -> Failure {
+pub fn one_only(what: &str) -> ApiError {
     super::failure::bad(format!(
         "{what} cannot be made here: a project has one pipeline definition, `{FILE}` of its repository, and pipelines are started with `POST /api/v2/project/SLUG/pipeline`"
     ))
@@ -34,7 +34,7 @@ pub fn one_only(what: &str) -> Failure {
 
 /// Source of a definition: the provider, and the repository by its full name and what identifies it. Version 3
 /// spells the repository out in flat fields.
-pub struct Source {
+pub struct DefinitionSource {
     /// `github`, `bitbucket` or `circleci`.
     pub provider: String,
     /// Full name of the repository: `org/repo`.
@@ -43,7 +43,7 @@ pub struct Source {
     pub external_id: String,
 }
 
-impl Source {
+impl DefinitionSource {
     /// The source of a project's definition.
     pub fn of(project: &Project) -> Self {
         let (vcs, full_name) = project.slug.split_once('/').unwrap_or_default();

@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 const FULL_TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// The result of a handler.
-pub type Answer<T> = Result<T, Failure>;
+pub type Answer<T> = Result<T, ApiError>;
 
 /// A refused call.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct ApiError {
     status: StatusCode,
     refusal: Refusal,
 }
@@ -38,7 +38,7 @@ pub enum Shape {
     WithError,
 }
 
-impl Failure {
+impl ApiError {
     /// A refusal with a message for people.
     pub fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, refusal: Refusal::new(message) }
@@ -127,13 +127,13 @@ impl Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         self.response(Shape::Message)
     }
 }
 
-impl From<StoreError> for Failure {
+impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::NoSpace => {
@@ -148,7 +148,7 @@ impl From<StoreError> for Failure {
     }
 }
 
-impl From<blobs::Error> for Failure {
+impl From<blobs::Error> for ApiError {
     fn from(error: blobs::Error) -> Self {
         let message = error.to_string();
         match error {
@@ -172,18 +172,18 @@ pub async fn blocking<T: Send + 'static>(
 ) -> Answer<T> {
     let result = tokio::task::spawn_blocking(work).await;
     result
-        .map_err(|_| Failure::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"))?
-        .map_err(Failure::from)
+        .map_err(|_| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the control plane is stopping"))?
+        .map_err(ApiError::from)
 }
 
 /// A refusal with 400: the input is wrong.
-pub fn bad(message: impl Into<String>) -> Failure {
-    Failure::new(StatusCode::BAD_REQUEST, message)
+pub fn bad(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, message)
 }
 
 /// A refusal with 409: the state of things does not allow it.
-pub fn conflict(message: impl Into<String>) -> Failure {
-    Failure::new(StatusCode::CONFLICT, message)
+pub fn conflict(message: impl Into<String>) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, message)
 }
 
 #[cfg(test)]
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn a_failure_has_both_shapes() {
-        let gap = Failure::gap(7, "gone");
+        let gap = ApiError::gap(7, "gone");
         assert_eq!(gap.body(Shape::Message), r#"{"code":"gap","message":"gone","offset":7}"#);
-        let missing = Failure::not_found("gone");
+        let missing = ApiError::not_found("gone");
         assert_eq!(missing.body(Shape::Message), r#"{"message":"gone"}"#);
         let error = r#"{"error":{"detail":"gone","id":"404","title":"Not Found"},"message":"gone"}"#;
         assert_eq!(missing.body(Shape::WithError), error);

@@ -1,6 +1,6 @@
 //! Bodies and queries of calls, and the answer that says no more than that it was done.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
 use crate::server::state::Shared;
 use crate::server::time::Millis;
 use crate::system::suggest::nearest;
@@ -15,50 +15,65 @@ use axum::response::{IntoResponse, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 /// Query parameters by name.
-pub type Words = Query<HashMap<String, String>>;
+pub type QueryWords = Query<HashMap<String, String>>;
 
 /// Variable segments of a path, of a call or a page. A path with a word where a number belongs names nothing: 404.
 pub struct Path<T>(pub T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
-    type Rejection = Failure;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
         let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
         read.map(|axum::extract::Path(read)| Self(read)).map_err(|error| unreadable(&error))
     }
 }
 
 /// The refusal of a path whose segments are not what its call takes.
-fn unreadable(error: &PathRejection) -> Failure {
-    let PathRejection::FailedToDeserializePathParams(error) = error else { return Failure::internal() };
+fn unreadable(error: &PathRejection) -> ApiError {
+    let PathRejection::FailedToDeserializePathParams(error) = error else { return ApiError::internal() };
     match error.kind() {
         ErrorKind::ParseError { value, .. }
         | ErrorKind::ParseErrorAtIndex { value, .. }
         | ErrorKind::ParseErrorAtKey { value, .. } => {
             let shown: String = value.chars().filter(|c| !c.is_control()).take(60).collect();
-            Failure::not_found(format!(
-                "there is nothing at this path: `{shown}` stands where a number belongs"
-            ))
+            ApiError::not_found(match is_number(value) {
+                true => format!("there is nothing at this path: no number here is as large as `{shown}`"),
+                false => format!("there is nothing at this path: `{shown}` stands where a number belongs"),
+            })
         }
         ErrorKind::InvalidUtf8InPathParam { .. } => bad("the path is not UTF-8 once its `%` are decoded"),
-        _ => Failure::internal(),
+        _ => ApiError::internal(),
     }
 }
 
+/// Whether a text that could not be read as a number is one all the same, of more digits than it can have.
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// A number of a query, which is called `name` there.
+pub fn number<N: FromStr>(name: &str, text: &str) -> Answer<N> {
+    text.parse().map_err(|_| match is_number(text) {
+        true => bad(format!("`{name}` cannot be as large as `{text}`")),
+        false => bad(format!("`{name}` must be a number, not `{text}`")),
+    })
+}
+
 /// A JSON body, whatever its content type says; an absent one is null.
-pub struct Body(pub Value);
+pub struct JsonBody(pub Value);
 
-impl FromRequest<Shared> for Body {
-    type Rejection = Failure;
+impl FromRequest<Shared> for JsonBody {
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &Shared) -> Result<Self, Failure> {
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
         let bytes = Bytes::from_request(request, state).await.map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Failure::too_long(),
-            status => Failure::new(status, format!("the body was cut off, or is no body: {error}")),
+            StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_long(),
+            status => ApiError::new(status, format!("the body was cut off, or is no body: {error}")),
         })?;
         if bytes.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Value::Null));
@@ -69,7 +84,7 @@ impl FromRequest<Shared> for Body {
     }
 }
 
-impl Body {
+impl JsonBody {
     /// The text of a field that must be there, maybe empty.
     pub fn text(&self, name: &str) -> Answer<&str> {
         self.0[name].as_str().ok_or_else(|| bad(format!("`{name}` must be a string")))

@@ -1,7 +1,7 @@
 //! Addresses of output that need no token: the address holds a sealed claim, which works for a while.
 
 use crate::protocol::{Secret, TaskId};
-use crate::server::api::shared::failure::{Answer, Failure};
+use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::secrets::sealer::SealedFor;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
@@ -20,7 +20,7 @@ pub fn output_url(state: &Shared, task: &TaskId, step: u32) -> Answer<String> {
         .settings
         .sealer
         .seal(SealedFor::Link, &claim)
-        .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+        .map_err(|error| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     Ok(format!("{}/api/v1.1/output/{}", state.settings.public_url, URL_SAFE_NO_PAD.encode(sealed)))
 }
 

@@ -1,7 +1,7 @@
 //! Looks up the things that paths and queries name, and makes the addresses under which clients find them again.
 
 use crate::http::encoded;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
 use crate::server::api::shared::slug::{organisation_named, short_vcs};
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::state::Shared;
@@ -20,7 +20,7 @@ pub async fn one<T: Send + 'static>(
     what: String,
     read: impl FnOnce(&View) -> Result<Option<T>, Error> + Send + 'static,
 ) -> Answer<T> {
-    state.store.read(read).await?.ok_or_else(|| Failure::not_found(what))
+    state.store.read(read).await?.ok_or_else(|| ApiError::not_found(what))
 }
 
 /// Finds the project of a path.

@@ -4,6 +4,7 @@
 pub mod acts;
 pub mod callers;
 pub mod definition;
+pub mod download;
 pub mod failure;
 pub mod input;
 pub mod link;

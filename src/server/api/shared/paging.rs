@@ -1,7 +1,7 @@
 //! Pages of lists, and the tokens that lead from one to the next.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::Words;
+use crate::server::api::shared::input::QueryWords;
 use crate::server::store::read::Cursor;
 use crate::server::time::Millis;
 use axum::Json;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const PAGE: usize = 100;
 
 /// The `page-token` of a query, if there is one.
-fn token(words: &Words) -> Option<&str> {
+fn token(words: &QueryWords) -> Option<&str> {
     words.get("page-token").map(String::as_str).filter(|token| !token.is_empty())
 }
 
@@ -23,7 +23,7 @@ pub fn newest_first(at: Millis, id: &str) -> String {
 }
 
 /// One page of items that are ordered by a unique key, after the key that `page-token` holds.
-pub fn page(items: Vec<(String, Value)>, words: &Words) -> Answer<Json<Value>> {
+pub fn page(items: Vec<(String, Value)>, words: &QueryWords) -> Answer<Json<Value>> {
     let after = match token(words) {
         None => None,
         Some(token) => {

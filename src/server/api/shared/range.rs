@@ -1,4 +1,5 @@
-//! The part of a file that a client asks for with `Range`, and whether it still holds the same file (`If-Range`).
+//! The part of a file that a client asks for with `Range`, and whether it still holds the same file (`If-Range`) or has
+//! it already (`If-None-Match`).
 //!
 //! One range is served. Several at once are answered with the whole file, as RFC 9110 allows.
 
@@ -37,6 +38,13 @@ pub fn wanted(headers: &HeaderMap, length: u64, tag: Option<&str>) -> Wanted {
         },
         _ => Wanted::Whole,
     }
+}
+
+/// Whether the client has what the entity tag names: it tells the tags of what it has, or `*` for anything.
+pub fn is_named(headers: &HeaderMap, tag: &str) -> bool {
+    let names = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|names| names.to_str().ok());
+    let mut names = names.flat_map(|names| names.split(',')).map(str::trim);
+    names.any(|name| name == "*" || name.trim_start_matches("W/") == tag.trim_start_matches("W/"))
 }
 
 /// A number as it stands in a range; one that no file reaches is the greatest.

@@ -1,7 +1,7 @@
 //! The shape of refusals: JSON always, also where the web framework answers by itself, and in the form
 //! that each version's clients read.
 
-use crate::server::api::shared::failure::{Failure, Shape};
+use crate::server::api::shared::failure::{ApiError, Shape};
 use axum::body::to_bytes;
 use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,7 +15,7 @@ const MOST_BYTES: usize = 64 * 1024;
 pub async fn refusals(request: Request, next: Next) -> Response {
     let shape = of_path(request.uri().path());
     let response = next.run(request).await;
-    match response.extensions().get::<Failure>() {
+    match response.extensions().get::<ApiError>() {
         Some(failure) if shape != Shape::Message => {
             let shaped = failure.clone().response(shape);
             with_headers(shaped, response.headers())
@@ -41,12 +41,12 @@ const SAID: [(&str, &str); 6] = [
 
 /// A refusal that the framework made, in words of this control plane. `allowed` are the methods of the path, where it
 /// does not take that of the call.
-fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> Failure {
+fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> ApiError {
     let text = String::from_utf8_lossy(body);
     let kept = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", text.trim().strip_prefix(*theirs)?));
     let message = match status {
-        StatusCode::PAYLOAD_TOO_LARGE => return Failure::too_long(),
-        // Where the framework adds them later they stand in the header alone.
+        StatusCode::PAYLOAD_TOO_LARGE => return ApiError::too_long(),
+        // The framework adds some later: those stand in the header alone.
         StatusCode::METHOD_NOT_ALLOWED => allowed.map_or_else(
             || "this path does not take the method of the call: `Allow` names those that it takes".to_owned(),
             |methods| format!("this path takes other methods: {methods}"),
@@ -59,13 +59,13 @@ fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> Failure 
         }
         status if status.is_server_error() => {
             log::error!("a call could not be served: {}", text.trim());
-            return Failure::internal();
+            return ApiError::internal();
         }
         _ => SAID.iter().find_map(kept).unwrap_or_else(|| {
             "the call cannot be read: its path, its query or its body is malformed".to_owned()
         }),
     };
-    Failure::new(status, message)
+    ApiError::new(status, message)
 }
 
 /// A refusal of the framework in words of this control plane; any other response as it is.
@@ -73,7 +73,7 @@ pub async fn own_words(response: Response, shape: Shape) -> Response {
     let status = response.status();
     let kind = response.headers().get(header::CONTENT_TYPE);
     // The framework answers in plain text, or with nothing.
-    let is_ours = response.extensions().get::<Failure>().is_some()
+    let is_ours = response.extensions().get::<ApiError>().is_some()
         || kind.is_some_and(|kind| !kind.as_bytes().starts_with(b"text/plain"));
     if is_ours || !(status.is_client_error() || status.is_server_error()) {
         return response;
@@ -122,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_has_the_shape_of_its_path_and_keeps_its_headers() {
-        let refuse = || async { ([("x-more", "yes")], Failure::not_found("gone")).into_response() };
+        let refuse = || async { ([("x-more", "yes")], ApiError::not_found("gone")).into_response() };
         let router = axum::Router::new()
             .route("/api/v2/x", get(refuse))
             .route("/api/v3/x", get(refuse))

@@ -1,8 +1,8 @@
 //! Variables of projects, as versions 1.1 and 2 have them but for their lists. Values go in and never come out.
 
 use crate::protocol::Secret;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::auth::{Administrator, Person};
 use crate::server::secrets::variables;
@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 /// The words of a project's path.
-pub type Slug = Path<(String, String, String)>;
+pub type ProjectPath = Path<(String, String, String)>;
 /// Those words, and the name of a variable.
 pub type SlugAndName = Path<(String, String, String, String)>;
 
@@ -48,8 +48,8 @@ pub async fn one(
 pub async fn set(
     State(state): State<Shared>,
     _admin: Administrator,
-    Path(slug): Slug,
-    body: Body,
+    Path(slug): ProjectPath,
+    body: JsonBody,
 ) -> Answer<Response> {
     let project = project(&state, slug).await?;
     let (name, value) = (body.text("name")?.to_owned(), Secret::new(body.text("value")?));
@@ -77,6 +77,6 @@ pub async fn remove(
     if removed { Ok(message("ok")) } else { Err(what) }
 }
 
-fn missing(project: &Project, name: &str) -> Failure {
-    Failure::not_found(format!("the project `{}` has no variable `{name}`", project.slug))
+fn missing(project: &Project, name: &str) -> ApiError {
+    ApiError::not_found(format!("the project `{}` has no variable `{name}`", project.slug))
 }

@@ -2,14 +2,14 @@
 
 use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::input::{self, Path, QueryWords};
 use crate::server::api::shared::lookup::{
     Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
 };
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
 use crate::server::auth::Person;
-use crate::server::engine::commit::Scope;
+use crate::server::engine::commit::RerunScope;
 use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
 use crate::server::store::View;
@@ -43,16 +43,16 @@ pub(super) fn router() -> Router<Shared> {
 }
 
 /// The window of builds that a client asks for: its offset and its limit.
-fn window(words: &Words) -> Answer<(u32, u32)> {
+fn window(words: &QueryWords) -> Answer<(u32, u32)> {
     let number = |name: &str, default: u32| match words.get(name).filter(|text| !text.is_empty()) {
         None => Ok(default),
-        Some(text) => text.parse().map_err(|_| bad(format!("`{name}` must be a number, not `{text}`"))),
+        Some(text) => input::number(name, text),
     };
     Ok((number("offset", 0)?, number("limit", PAGE)?.min(MOST)))
 }
 
 /// Statuses of jobs that a word of `filter` stands for; `None` without the word.
-fn statuses(words: &Words) -> Answer<Option<Vec<JobStatus>>> {
+fn statuses(words: &QueryWords) -> Answer<Option<Vec<JobStatus>>> {
     use JobStatus as S;
     const FAILED: [JobStatus; 4] = [S::Failed, S::InfrastructureFail, S::TerminatedUnknown, S::Unauthorized];
     let statuses = match words.get("filter").map(String::as_str).filter(|word| !word.is_empty()) {
@@ -74,7 +74,7 @@ async fn list(
     state: &Shared,
     project: Option<ProjectId>,
     branch: Option<String>,
-    words: &Words,
+    words: &QueryWords,
 ) -> Answer<Json<Value>> {
     let (offset, limit) = window(words)?;
     let wanted = Recent { project, branch, statuses: statuses(words)?, with_artifacts: false };
@@ -92,7 +92,7 @@ async fn list(
     Ok(Json(found.iter().map(|(job, pipeline)| summary(state, job, pipeline)).collect::<Vec<_>>().into()))
 }
 
-async fn recent(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn recent(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     list(&state, None, None, &words).await
 }
 
@@ -100,7 +100,7 @@ async fn of_project(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     list(&state, Some(project.id), None, &words).await
@@ -110,7 +110,7 @@ async fn of_branch(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, branch)): Path<(String, String, String, String)>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let project = project(&state, (vcs, org, repo)).await?;
     list(&state, Some(project.id), Some(branch), &words).await
@@ -166,7 +166,7 @@ async fn latest_artifacts(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let branch = words.get("branch").filter(|branch| !branch.is_empty()).cloned();
@@ -216,7 +216,7 @@ async fn retry(
 ) -> Answer<Json<Value>> {
     let job = job_of(&state, path).await?;
     let name = job.name.clone();
-    let workflow = run_again(&state, job.workflow_id, Scope::Jobs(vec![job.id]), false, person).await?;
+    let workflow = run_again(&state, job.workflow_id, RerunScope::Jobs(vec![job.id]), false, person).await?;
     let what = format!("the new workflow has no job `{name}`");
     let read =
         move |view: &View| Ok(read::jobs_of(view, &workflow)?.into_iter().find(|job| job.name == name));

@@ -1,7 +1,7 @@
 //! Projects, as whoever follows them sees them, and the switches that they have here.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Path, Words};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords};
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::long_vcs;
@@ -49,7 +49,7 @@ async fn all(State(state): State<Shared>, _person: Person) -> Answer<Json<Value>
 }
 
 /// The same projects, in the pages that one client of version 2 reads.
-async fn followed(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn followed(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let show = |project: &ProjectRef| {
         let slug = project.slug();
         let shown = json!({ "name": project.repo, "slug": slug, "vcs_type": long_vcs(&project.vcs) });
@@ -120,7 +120,7 @@ async fn change_settings(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let flags = body.0["feature_flags"].as_object().cloned().unwrap_or_default();
     let mut wanted: Vec<(String, bool)> = Vec::new();
@@ -146,6 +146,6 @@ async fn change_settings(
         table::set_settings(tx, &project.id, &settings)?;
         Ok(Some(settings))
     });
-    let settings = changed.await?.ok_or_else(|| Failure::not_found(what))?;
+    let settings = changed.await?.ok_or_else(|| ApiError::not_found(what))?;
     Ok(show_settings(settings))
 }

@@ -2,11 +2,11 @@
 
 use crate::server::api::shared::acts::trigger_pipeline;
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path};
+use crate::server::api::shared::input::{JsonBody, Path};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::v1::builds::show;
 use crate::server::auth::Person;
-use crate::server::pipelines::triggers::{Wanted, reference};
+use crate::server::pipelines::triggers::{TriggerRequest, reference};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
@@ -28,7 +28,7 @@ async fn of_project(
     state: State<Shared>,
     person: Person,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     build(state, person, slug, None, body).await
 }
@@ -37,7 +37,7 @@ async fn of_branch(
     state: State<Shared>,
     person: Person,
     Path((vcs, org, repo, branch)): Path<(String, String, String, String)>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     build(state, person, (vcs, org, repo), Some(branch), body).await
 }
@@ -45,7 +45,7 @@ async fn of_branch(
 /// Refuses what a body asks for and this control plane does not do, rather than building something else. Clients send
 /// what their callers left out as null or empty. The number of parallel runs is that of the config, as it has been since
 /// configs have versions.
-fn check(body: &Body) -> Answer<()> {
+fn check(body: &JsonBody) -> Answer<()> {
     if !body.0.is_null() && !body.0.is_object() {
         return Err(bad("the body must be an object"));
     }
@@ -75,7 +75,7 @@ async fn build(
     person: Person,
     slug: Slug,
     branch: Option<String>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     check(&body)?;
     let tag = body.optional_text("tag")?.filter(|tag| !tag.is_empty());
@@ -91,7 +91,7 @@ async fn build(
     };
     let checkout = reference(branch.as_deref(), tag).map_err(bad)?;
     let project = project(&state, slug).await?;
-    let wanted = Wanted { checkout, ..Wanted::default() };
+    let wanted = TriggerRequest { checkout, ..TriggerRequest::default() };
     let created = trigger_pipeline(&state, &project, wanted, &person).await?;
     let created = created
         .ok_or_else(|| bad("nothing is built: the message of the commit says `[skip ci]` or `[ci skip]`"))?;

@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::Path;
-use crate::server::api::shared::variables::{Slug, all, one, remove, set, shown};
+use crate::server::api::shared::variables::{ProjectPath, all, one, remove, set, shown};
 use crate::server::auth::Person;
 use crate::server::state::Shared;
 use axum::extract::State;
@@ -16,6 +16,6 @@ pub(super) fn router() -> Router<Shared> {
     Router::new().route(path, get(list).post(set)).route(&format!("{path}/{{name}}"), get(one).delete(remove))
 }
 
-async fn list(State(state): State<Shared>, _person: Person, Path(slug): Slug) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _person: Person, Path(slug): ProjectPath) -> Answer<Json<Value>> {
     Ok(Json(all(&state, slug).await?.iter().map(shown).collect()))
 }

@@ -1,12 +1,12 @@
 //! SSH keys for the repository of a project: `checkout-key` of v2 and v1.1. The private halves never come out.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person};
-use crate::server::secrets::access::{self, Access, Key, KeyKind, MOST_KEYS};
+use crate::server::secrets::access::{self, Access, KeyKind, MOST_KEYS, SshKey};
 use crate::server::secrets::sealer::SealError;
 use crate::server::secrets::ssh_key::{Pair, fingerprints, make};
 use crate::server::state::Shared;
@@ -35,7 +35,7 @@ pub fn router() -> Router<Shared> {
 }
 
 /// Whether a query asks for fingerprints by SHA-256, rather than by MD5.
-fn wants_sha256(words: &Words) -> Answer<bool> {
+fn wants_sha256(words: &QueryWords) -> Answer<bool> {
     match words.get("digest").map(String::as_str) {
         None | Some("md5") => Ok(false),
         Some("sha256") => Ok(true),
@@ -43,7 +43,7 @@ fn wants_sha256(words: &Words) -> Answer<bool> {
     }
 }
 
-fn shown(key: &Key, is_first: bool, by_sha256: bool) -> Value {
+fn shown(key: &SshKey, is_first: bool, by_sha256: bool) -> Value {
     let (md5, sha256) = fingerprints(&key.public);
     json!({
         "public-key": key.public, "type": key.kind, "fingerprint": if by_sha256 { sha256 } else { md5 },
@@ -52,7 +52,7 @@ fn shown(key: &Key, is_first: bool, by_sha256: bool) -> Value {
 }
 
 /// As version 1.1 writes it.
-fn shown_v1(key: &Key, is_first: bool) -> Value {
+fn shown_v1(key: &SshKey, is_first: bool) -> Value {
     let kind = match key.kind {
         KeyKind::DeployKey => "deploy-key",
         KeyKind::UserKey => "github-user-key",
@@ -63,7 +63,7 @@ fn shown_v1(key: &Key, is_first: bool) -> Value {
     })
 }
 
-fn unopened(project: &Project, why: SealError) -> Failure {
+fn unopened(project: &Project, why: SealError) -> ApiError {
     conflict(format!(
         "the keys of `{}` cannot be opened: {why} (start the control plane with the key file that it had)",
         project.slug
@@ -109,7 +109,7 @@ pub fn add(access: &mut Access, kind: KeyKind, pair: Pair) -> Answer<()> {
         )));
     }
     let Pair { public, private } = pair;
-    access.keys.insert(0, Key { kind, public, private, created_at: Millis::now() });
+    access.keys.insert(0, SshKey { kind, public, private, created_at: Millis::now() });
     Ok(())
 }
 
@@ -120,21 +120,21 @@ pub fn delete(access: &mut Access, fingerprint: &str, slug: &str) -> Answer<()> 
     Ok(())
 }
 
-fn unknown(fingerprint: &str, slug: &str) -> Failure {
+fn unknown(fingerprint: &str, slug: &str) -> ApiError {
     let shown: String = fingerprint.chars().filter(|c| !c.is_control()).take(80).collect();
-    Failure::not_found(format!("the project `{slug}` has no checkout key with the fingerprint `{shown}`"))
+    ApiError::not_found(format!("the project `{slug}` has no checkout key with the fingerprint `{shown}`"))
 }
 
 /// Makes a key. Its public half is for the forge.
 pub fn fresh(project: &Project) -> Answer<Pair> {
-    make(&format!("runlet {}", project.slug)).ok_or_else(Failure::internal)
+    make(&format!("runlet {}", project.slug)).ok_or_else(ApiError::internal)
 }
 
 async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let by_sha256 = wants_sha256(&words)?;
     let project = project(&state, slug).await?;
@@ -152,7 +152,7 @@ async fn list_v1(
     Ok(Json(keys.iter().enumerate().map(|(at, key)| shown_v1(key, at == 0)).collect()))
 }
 
-async fn found(state: &Shared, (vcs, org, repo, fingerprint): Fingerprint) -> Answer<(Key, bool)> {
+async fn found(state: &Shared, (vcs, org, repo, fingerprint): Fingerprint) -> Answer<(SshKey, bool)> {
     let project = project(state, (vcs, org, repo)).await?;
     let access = access_of(state, &project).await?;
     let at = access.find(&fingerprint).ok_or_else(|| unknown(&fingerprint, &project.slug))?;
@@ -163,7 +163,7 @@ async fn one(
     State(state): State<Shared>,
     _person: Person,
     Path(path): Path<Fingerprint>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let by_sha256 = wants_sha256(&words)?;
     let (key, is_first) = found(&state, path).await?;
@@ -179,7 +179,7 @@ async fn one_v1(
     Ok(Json(shown_v1(&key, is_first)))
 }
 
-async fn made(state: &Shared, slug: Slug, body: &Body) -> Answer<Key> {
+async fn made(state: &Shared, slug: Slug, body: &JsonBody) -> Answer<SshKey> {
     let kind = match body.text("type")? {
         "deploy-key" => KeyKind::DeployKey,
         "user-key" | "github-user-key" => KeyKind::UserKey,
@@ -188,15 +188,15 @@ async fn made(state: &Shared, slug: Slug, body: &Body) -> Answer<Key> {
     let project = project(state, slug).await?;
     let pair = fresh(&project)?;
     let access = change_access(state, &project, move |access| add(access, kind, pair)).await?;
-    access.keys.into_iter().next().ok_or_else(Failure::internal)
+    access.keys.into_iter().next().ok_or_else(ApiError::internal)
 }
 
 async fn create(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    words: Words,
-    body: Body,
+    words: QueryWords,
+    body: JsonBody,
 ) -> Answer<Response> {
     // Before the key is made: a caller who is refused has none.
     let by_sha256 = wants_sha256(&words)?;
@@ -208,7 +208,7 @@ async fn create_v1(
     State(state): State<Shared>,
     Administrator(_): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     let key = made(&state, slug, &body).await?;
     Ok((StatusCode::CREATED, Json(shown_v1(&key, true))).into_response())

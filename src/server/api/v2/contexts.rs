@@ -2,8 +2,8 @@
 
 use crate::config;
 use crate::protocol::Secret;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, check_names, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, check_names, message};
 use crate::server::api::shared::lookup::organisation;
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
@@ -61,8 +61,8 @@ fn shown_restriction(c: &View, context: &ContextId, restriction: &Restriction) -
     Ok(item)
 }
 
-fn missing(id: &ContextId) -> Failure {
-    Failure::not_found(format!("there is no context with the id `{id}`"))
+fn missing(id: &ContextId) -> ApiError {
+    ApiError::not_found(format!("there is no context with the id `{id}`"))
 }
 
 /// Finds a context, or answers 404.
@@ -71,7 +71,7 @@ async fn context(state: &Shared, id: &ContextId) -> Answer<Context> {
     state.store.read(move |c| table::find_context(c, &key)).await?.ok_or_else(|| missing(id))
 }
 
-async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let word = |name: &str| words.get(name).map(String::as_str);
     let owner = organisation(&state, word("owner-id"), word("owner-slug")).await?;
     let part = word("name").unwrap_or_default().to_owned();
@@ -80,7 +80,7 @@ async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Ans
     page(items.map(|context| (context.name.clone(), shown(context))).collect(), &words)
 }
 
-async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Json<Value>> {
+async fn create(State(state): State<Shared>, _admin: Administrator, body: JsonBody) -> Answer<Json<Value>> {
     let name = body.text("name")?.to_owned();
     contexts::check_name(&name).map_err(bad)?;
     body.check_names("a context", &["name", "owner"])?;
@@ -131,7 +131,7 @@ async fn list_variables(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<ContextId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     context(&state, &id).await?;
     let key = id.clone();
@@ -143,7 +143,7 @@ async fn set_variable(
     State(state): State<Shared>,
     _admin: Administrator,
     Path((id, name)): Path<(ContextId, String)>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let value = Secret::new(body.text("value")?);
     variables::check_name(&name).and_then(|()| variables::check_value(value.expose())).map_err(bad)?;
@@ -175,7 +175,7 @@ async fn remove_variable(
     Path((id, name)): Path<(ContextId, String)>,
 ) -> Answer<Json<Value>> {
     let context = context(&state, &id).await?;
-    let what = Failure::not_found(format!("the context `{}` has no variable `{name}`", context.name));
+    let what = ApiError::not_found(format!("the context `{}` has no variable `{name}`", context.name));
     let removed = state.store.write(move |tx| variables_table::delete_of_context(tx, &id, &name)).await?;
     if removed { Ok(message("Environment variable deleted.")) } else { Err(what) }
 }
@@ -184,7 +184,7 @@ async fn list_restrictions(
     State(state): State<Shared>,
     _person: Person,
     Path(id): Path<ContextId>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     context(&state, &id).await?;
     let read = move |c: &View| {
@@ -202,7 +202,7 @@ async fn restrict(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<ContextId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     let organisation = context(&state, &id).await?.organisation;
     let text = body.text("restriction_type")?;
@@ -259,7 +259,7 @@ async fn unrestrict(
     Path((id, restriction)): Path<(ContextId, RestrictionId)>,
 ) -> Answer<Json<Value>> {
     context(&state, &id).await?;
-    let what = Failure::not_found(format!("the context has no restriction with the id `{restriction}`"));
+    let what = ApiError::not_found(format!("the context has no restriction with the id `{restriction}`"));
     let removed = state.store.write(move |tx| table::delete_restriction(tx, &id, &restriction)).await?;
     if removed { Ok(message("Context restriction deleted.")) } else { Err(what) }
 }

@@ -2,7 +2,7 @@
 //! besides this API (forges, schedules) is set up elsewhere.
 
 use crate::server::api::shared::definition::{
-    FILE, NAME, Source, is_definition_of, one_only, unknown_definition,
+    DefinitionSource, FILE, NAME, is_definition_of, one_only, unknown_definition,
 };
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::Path;
@@ -27,7 +27,7 @@ pub(super) fn router() -> Router<Shared> {
 }
 
 fn show(project: &Project) -> Value {
-    let source = Source::of(project).v2();
+    let source = DefinitionSource::of(project).v2();
     let mut config = source.clone();
     config["file_path"] = json!(FILE);
     json!({

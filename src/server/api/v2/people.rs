@@ -1,7 +1,7 @@
 //! People and personal tokens: our own, made by administrators. A person lists and deletes their own tokens.
 
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
 use crate::server::ids::PersonalTokenId;
@@ -38,11 +38,11 @@ fn shown_token(user: &User, token: &PersonalTokenRow) -> Value {
     })
 }
 
-fn missing(named: &str) -> Failure {
-    Failure::not_found(format!("there is no user `{named}`"))
+fn missing(named: &str) -> ApiError {
+    ApiError::not_found(format!("there is no user `{named}`"))
 }
 
-fn kept(kept: Kept, unknown: Failure) -> Failure {
+fn kept(kept: Kept, unknown: ApiError) -> ApiError {
     match kept {
         Kept::Unknown => unknown,
         Kept::LastAdministrator => conflict(
@@ -51,12 +51,12 @@ fn kept(kept: Kept, unknown: Failure) -> Failure {
     }
 }
 
-async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _admin: Administrator, words: QueryWords) -> Answer<Json<Value>> {
     let users = state.store.read(table::list_users).await?;
     page(users.into_iter().map(|user| (user.login.clone(), shown(&user))).collect(), &words)
 }
 
-async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+async fn create(State(state): State<Shared>, _admin: Administrator, body: JsonBody) -> Answer<Response> {
     body.check_names("a person", &["login", "name", "is_admin"])?;
     let login = body.text("login")?.to_owned();
     let name = body.optional_text("name")?.filter(|name| !name.is_empty()).unwrap_or(&login).to_owned();
@@ -83,11 +83,11 @@ async fn user(state: &Shared, named: &str) -> Answer<User> {
     state.store.read(move |c| table::find_user(c, &key)).await?.ok_or_else(|| missing(named))
 }
 
-async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+async fn tokens(State(state): State<Shared>, person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let named = words.get("user").map(String::as_str).filter(|named| !named.is_empty());
     let named = named.filter(|named| *named != "me").unwrap_or(person.id.as_str());
     if !person.is_admin && named != person.id.as_str() && named != person.login {
-        return Err(Failure::new(
+        return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             format!(
                 "`{}` is no administrator and sees no tokens but their own: leave `user` out",
@@ -102,7 +102,11 @@ async fn tokens(State(state): State<Shared>, person: Person, words: Words) -> An
     page(tokens.iter().map(|token| (key(token), shown_token(&user, token))).collect(), &words)
 }
 
-async fn create_token(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+async fn create_token(
+    State(state): State<Shared>,
+    _admin: Administrator,
+    body: JsonBody,
+) -> Answer<Response> {
     body.check_names("a token", &["user", "label"])?;
     let named = body.text("user")?.to_owned();
     let label = body.optional_text("label")?.unwrap_or_default().to_owned();
@@ -125,7 +129,7 @@ async fn remove_token(
     person: Person,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("there is no personal token with the id `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no personal token with the id `{id}`"));
     let only = (!person.is_admin).then_some(person.id);
     let id = PersonalTokenId::from(id);
     let removed = state.store.write(move |tx| people::delete_token(tx, &id, only.as_ref())).await?;

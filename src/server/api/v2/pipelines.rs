@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_pipeline;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Path, Words, accepted};
+use crate::server::api::shared::input::{Path, QueryWords, accepted};
 use crate::server::api::shared::lookup::{Numbered, Slug, one, organisation, project};
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -62,14 +62,14 @@ fn show(pipeline: &Pipeline) -> Value {
     shown
 }
 
-async fn list(state: &Shared, filter: Filter, words: &Words) -> Answer<Json<Value>> {
+async fn list(state: &Shared, filter: Filter, words: &QueryWords) -> Answer<Json<Value>> {
     let after = cursor(words.get("page-token").map(String::as_str), "`page-token`")?;
     let listed = state.store.read(move |view| read::pipelines(view, &filter, after.as_ref(), PAGE)).await?;
     let items: Vec<Value> = listed.items.iter().map(show).collect();
     Ok(Json(json!({ "items": items, "next_page_token": listed.next.map(|next| next.token()) })))
 }
 
-async fn all(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+async fn all(State(state): State<Shared>, person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let slug = words.get("org-slug").filter(|slug| !slug.is_empty());
     let organisation = match slug {
         Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
@@ -84,7 +84,7 @@ async fn of_project(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let projects = vec![project(&state, slug).await?.id];
     let branch = words.get("branch").filter(|branch| !branch.is_empty()).cloned();
@@ -95,7 +95,7 @@ async fn mine(
     State(state): State<Shared>,
     person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let projects = vec![project(&state, slug).await?.id];
     list(&state, Filter { projects, actor: Some(person.id), ..Filter::default() }, &words).await

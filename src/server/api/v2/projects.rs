@@ -4,7 +4,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, bad, blocking, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::api::shared::paging::page;
 use crate::server::api::shared::slug::short_vcs;
@@ -72,7 +72,7 @@ fn check_part(what: &str, text: &str) -> Answer<()> {
 
 /// Reads the repository that a body names. It is fetched with the rights of the control plane, which is one of the
 /// reasons why projects are for administrators.
-fn repository(body: &Body) -> Answer<Option<String>> {
+fn repository(body: &JsonBody) -> Answer<Option<String>> {
     let Some(url) = body.optional_text("repository_url")?.filter(|url| !url.is_empty()) else {
         return Ok(None);
     };
@@ -80,7 +80,7 @@ fn repository(body: &Body) -> Answer<Option<String>> {
     Ok(Some(url.to_owned()))
 }
 
-fn default_branch(body: &Body) -> Answer<Option<String>> {
+fn default_branch(body: &JsonBody) -> Answer<Option<String>> {
     let Some(branch) = body.optional_text("default_branch")?.filter(|b| !b.is_empty()) else {
         return Ok(None);
     };
@@ -91,7 +91,7 @@ fn default_branch(body: &Body) -> Answer<Option<String>> {
 async fn create_organisation(
     State(state): State<Shared>,
     _admin: Administrator,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     body.check_names("an organisation", &["name", "vcs_type"])?;
     let (name, vcs) = (body.text("name")?.to_owned(), short_vcs(body.text("vcs_type")?).to_owned());
@@ -113,7 +113,7 @@ async fn create(
     State(state): State<Shared>,
     _admin: Administrator,
     Path((vcs, org)): Path<(String, String)>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     body.check_names("a project", &["name", "repository_url", "default_branch"])?;
     let (vcs, name) = (short_vcs(&vcs).to_owned(), body.text("name")?.to_owned());
@@ -138,7 +138,7 @@ async fn create(
     Ok((StatusCode::CREATED, Json(shown(&project))).into_response())
 }
 
-async fn list(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let owner = match words.get("org-slug").filter(|slug| !slug.is_empty()) {
         Some(slug) => Some(organisation(&state, None, Some(slug)).await?),
         None => None,
@@ -155,7 +155,7 @@ async fn change(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(slug): Slug,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let mut project = project(&state, slug).await?;
     if !body.0.is_object() {

@@ -1,7 +1,7 @@
 //! Scheduled pipelines (v2).
 
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{Slug, one, project};
 use crate::server::api::shared::paging::page;
 use crate::server::auth::{Administrator, Person};
@@ -12,7 +12,7 @@ use crate::server::pipelines::triggers::{check_sizes, reference};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
-use crate::server::store::tables::schedules::{self, Schedule, Timetable};
+use crate::server::store::tables::schedules::{self, Damaged, ScheduledPipeline, Timetable};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -32,7 +32,7 @@ pub fn router() -> Router<Shared> {
         .route("/api/v2/schedule/{id}", get(one_of).patch(change).delete(remove))
 }
 
-fn shown(schedule: &Schedule, slug: &str) -> Value {
+fn shown(schedule: &ScheduledPipeline, slug: &str) -> Value {
     let (created, updated) = (schedule.created_at.to_string(), schedule.updated_at.to_string());
     let actor = json!({ "id": schedule.actor, "login": schedule.actor_login, "name": schedule.actor_login });
     json!({
@@ -46,13 +46,23 @@ async fn list(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let project = project(&state, slug).await?;
     let id = project.id.clone();
-    let found = state.store.read(move |view| schedules::list(view, Some(&id))).await?;
+    let (found, damaged) = state.store.read(move |view| schedules::list(view, Some(&id))).await?;
     let items = found.iter().enumerate().map(|(at, one)| (format!("{at:04}"), shown(one, &project.slug)));
-    page(items.collect(), &words)
+    let Json(mut listed) = page(items.collect(), &words)?;
+    let shown = |one: &Damaged| json!({ "id": one.id, "name": one.name, "message": is_damaged(one) });
+    listed["damaged"] = damaged.iter().map(shown).collect();
+    Ok(Json(listed))
+}
+
+/// The sentence about a schedule that cannot be read.
+fn is_damaged(Damaged { id, name }: &Damaged) -> String {
+    format!(
+        "the schedule `{name}` ({id}) is damaged in the database and does not run: delete it and make it anew"
+    )
 }
 
 /// Names in a body. Clients send back what they were shown.
@@ -70,7 +80,7 @@ const KNOWN: [&str; 10] = [
 ];
 
 /// Reads a schedule from a body; parts without a name in it stay. The caller may be the one in whose name it runs.
-fn described(body: &Body, was: Schedule, person: &Person) -> Answer<Schedule> {
+fn described(body: &JsonBody, was: ScheduledPipeline, person: &Person) -> Answer<ScheduledPipeline> {
     let mut schedule = was;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
@@ -130,7 +140,7 @@ async fn create(
     State(state): State<Shared>,
     Administrator(person): Administrator,
     Path(slug): Path<Slug>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     body.check_names("a schedule", &KNOWN)?;
     for needed in ["name", "timetable", "attribution-actor", "parameters"] {
@@ -140,7 +150,7 @@ async fn create(
     }
     let project = project(&state, slug).await?;
     let now = Millis::now();
-    let fresh = Schedule {
+    let fresh = ScheduledPipeline {
         id: ScheduleId::fresh(),
         project: project.id,
         name: String::new(),
@@ -162,7 +172,7 @@ async fn create(
     let schedule = described(&body, fresh, &person)?;
     let answer = shown(&schedule, &project.slug);
     let added = state.store.write(move |tx| {
-        if schedules::list(tx, Some(&schedule.project))?.len() >= MOST {
+        if schedules::count(tx, &schedule.project)? >= MOST {
             return Ok(false);
         }
         schedules::set(tx, &schedule).map(|()| true)
@@ -174,14 +184,19 @@ async fn create(
 }
 
 /// A schedule, and the slug of its project.
-async fn find(state: &Shared, id: ScheduleId) -> Answer<(Schedule, String)> {
+async fn find(state: &Shared, id: ScheduleId) -> Answer<(ScheduledPipeline, String)> {
     let what = format!("there is no schedule `{id}`");
     let read = move |view: &View| {
-        let Some(schedule) = schedules::find(view, &id)? else { return Ok(None) };
-        let slug = read::project_slug(view, &schedule.project)?;
-        Ok(slug.map(|slug| (schedule, slug)))
+        Ok(match schedules::find(view, &id)? {
+            Some(Ok(schedule)) => {
+                let slug = read::project_slug(view, &schedule.project)?;
+                slug.map(|slug| Ok((schedule, slug)))
+            }
+            Some(Err(damaged)) => Some(Err(conflict(is_damaged(&damaged)))),
+            None => None,
+        })
     };
-    one(state, what, read).await
+    one(state, what, read).await?
 }
 
 async fn one_of(
@@ -197,7 +212,7 @@ async fn change(
     State(state): State<Shared>,
     Administrator(person): Administrator,
     Path(id): Path<ScheduleId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let (was, slug) = find(&state, id).await?;
     let mut schedule = described(&body, was.clone(), &person)?;
@@ -216,7 +231,7 @@ async fn remove(
     _admin: Administrator,
     Path(id): Path<ScheduleId>,
 ) -> Answer<Json<Value>> {
-    let unknown = Failure::not_found(format!("there is no schedule `{id}`"));
+    let unknown = ApiError::not_found(format!("there is no schedule `{id}`"));
     if state.store.write(move |tx| schedules::delete(tx, &id)).await? {
         return Ok(message("Schedule deleted."));
     }

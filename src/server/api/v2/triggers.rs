@@ -3,11 +3,11 @@
 use crate::server::api::shared::acts::trigger_pipeline;
 use crate::server::api::shared::definition::{is_definition_of, unknown_definition};
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, check_names, message};
+use crate::server::api::shared::input::{JsonBody, Path, check_names, message};
 use crate::server::api::shared::lookup::project;
 use crate::server::auth::Person;
 use crate::server::pipelines::repository::Reference;
-use crate::server::pipelines::triggers::{Wanted, reference};
+use crate::server::pipelines::triggers::{TriggerRequest, reference};
 use crate::server::state::Shared;
 use crate::server::store::status::PipelineState;
 use axum::extract::State;
@@ -26,16 +26,19 @@ pub fn router() -> Router<Shared> {
     Router::new().route(pipeline, post(trigger)).route(&format!("{pipeline}/run"), post(run))
 }
 
-async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+async fn trigger(state: State<Shared>, person: Person, slug: Slug, body: JsonBody) -> Answer<Response> {
     body.check_names("a pipeline", &["branch", "tag", "parameters"])?;
-    let wanted =
-        Wanted { checkout: refs(&body.0, "")?, parameters: parameters(&body.0)?, ..Wanted::default() };
+    let wanted = TriggerRequest {
+        checkout: refs(&body.0, "")?,
+        parameters: parameters(&body.0)?,
+        ..TriggerRequest::default()
+    };
     create(state, person, slug, wanted).await
 }
 
 /// Starts a pipeline whose config and checkout may come from different refs. A project has one definition, which
 /// `definition_id` may name.
-async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> Answer<Response> {
+async fn run(state: State<Shared>, person: Person, slug: Slug, body: JsonBody) -> Answer<Response> {
     body.check_names("a pipeline", &["definition_id", "config", "checkout", "parameters"])?;
     check_names(&body.0["config"], "`config`", &["branch", "tag", "content"])?;
     check_names(&body.0["checkout"], "`checkout`", &["branch", "tag"])?;
@@ -50,7 +53,7 @@ async fn run(state: State<Shared>, person: Person, slug: Slug, body: Body) -> An
         Value::String(text) => Some(text.clone()).filter(|text| !text.is_empty()),
         _ => return Err(bad("`config.content` must be a string")),
     };
-    let wanted = Wanted {
+    let wanted = TriggerRequest {
         content,
         config: refs(&body.0, "config")?,
         checkout: refs(&body.0, "checkout")?,
@@ -85,7 +88,7 @@ async fn create(
     State(state): State<Shared>,
     person: Person,
     Path(slug): Slug,
-    wanted: Wanted,
+    wanted: TriggerRequest,
 ) -> Answer<Response> {
     let project = project(&state, slug).await?;
     let Some(created) = trigger_pipeline(&state, &project, wanted, &person).await? else {

@@ -1,9 +1,9 @@
 //! Variables of projects: `envvar`.
 
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::input::{Path, QueryWords};
 use crate::server::api::shared::paging::page;
-use crate::server::api::shared::variables::{Slug, all, one, remove, set, shown};
+use crate::server::api::shared::variables::{ProjectPath, all, one, remove, set, shown};
 use crate::server::auth::Person;
 use crate::server::state::Shared;
 use axum::extract::State;
@@ -20,8 +20,8 @@ pub fn router() -> Router<Shared> {
 async fn list(
     State(state): State<Shared>,
     _person: Person,
-    Path(slug): Slug,
-    words: Words,
+    Path(slug): ProjectPath,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let items = all(&state, slug).await?.into_iter().map(|variable| {
         let mut item = shown(&variable);

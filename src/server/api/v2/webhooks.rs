@@ -1,8 +1,9 @@
 //! Webhooks that tell others of ended workflows and jobs (v2). Changing them is for administrators.
 
+use crate::http::caller::check_way;
 use crate::protocol::Secret;
-use crate::server::api::shared::failure::{Answer, Failure, bad, conflict};
-use crate::server::api::shared::input::{Body, Path, Words, message};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::api::shared::lookup::{one, project_by_id};
 use crate::server::api::shared::paging::{page, whole};
 use crate::server::auth::Administrator;
@@ -53,7 +54,7 @@ fn secret_of(view: &View, sealer: &Sealer, webhook: &Webhook) -> Result<Option<S
     Ok(secrets::open(view, sealer, &webhook.project, &secret_name(&webhook.id))?.and_then(Result::ok))
 }
 
-async fn list(State(state): State<Shared>, _admin: Administrator, words: Words) -> Answer<Json<Value>> {
+async fn list(State(state): State<Shared>, _admin: Administrator, words: QueryWords) -> Answer<Json<Value>> {
     let word = |name: &str| words.get(name).filter(|word| !word.is_empty());
     if word("scope-type").is_some_and(|kind| kind != "project") {
         return Err(bad("`scope-type` is `project`: webhooks belong to projects"));
@@ -85,7 +86,7 @@ const KNOWN: [&str; 11] = [
 ];
 
 /// Reads a webhook from a body; parts without a name in it stay.
-fn described(body: &Body, was: Webhook) -> Answer<(Webhook, Option<Secret>)> {
+fn described(body: &JsonBody, was: Webhook) -> Answer<(Webhook, Option<Secret>)> {
     let mut webhook = was;
     if !body.0.is_object() {
         return Err(bad("the body must be an object"));
@@ -133,6 +134,7 @@ fn checked(url: &str) -> Answer<String> {
     if !good || authority.is_empty() || authority.contains('@') {
         return Err(bad("`url` is not an address that can be called: https://HOST/PATH, without a login"));
     }
+    check_way(url).map_err(|why| bad(format!("`url` is not an address that can be called: {why}")))?;
     Ok(url.to_owned())
 }
 
@@ -150,7 +152,7 @@ fn store(tx: &Tx<'_>, sealer: &Sealer, webhook: &Webhook, secret: Option<&Secret
     Ok(())
 }
 
-async fn create(State(state): State<Shared>, _admin: Administrator, body: Body) -> Answer<Response> {
+async fn create(State(state): State<Shared>, _admin: Administrator, body: JsonBody) -> Answer<Response> {
     body.check_names("a webhook", &KNOWN)?;
     for needed in ["name", "url", "events", "scope"] {
         if body.0[needed].is_null() {
@@ -205,7 +207,7 @@ async fn change(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<WebhookId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     let was = find(&state, id).await?;
     let (mut webhook, secret) = described(&body, was)?;
@@ -231,7 +233,7 @@ async fn remove(
     if state.store.write(write).await? {
         return Ok(message("Webhook deleted."));
     }
-    Err(Failure::not_found("the webhook was deleted meanwhile"))
+    Err(ApiError::not_found("the webhook was deleted meanwhile"))
 }
 
 fn shown_call(call: &WebhookCall) -> Value {

@@ -2,10 +2,10 @@
 //! are none: what starts pipelines besides this API (forges, schedules) is set up elsewhere.
 
 use crate::server::api::shared::definition::{
-    FILE, NAME, Source, is_definition_of, one_only, unknown_definition,
+    DefinitionSource, FILE, NAME, is_definition_of, one_only, unknown_definition,
 };
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Body, Path, Words};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords};
 use crate::server::api::shared::lookup::project_by_id;
 use crate::server::api::v3::form::{check_filters, entity, filter, list, needed_id};
 use crate::server::auth::{Administrator, Person};
@@ -26,7 +26,7 @@ pub(super) fn router() -> Router<Shared> {
 }
 
 fn show(project: &Project) -> Value {
-    let source = Source::of(project).v3();
+    let source = DefinitionSource::of(project).v3();
     json!({
         "id": project.id,
         "attributes": {
@@ -38,7 +38,7 @@ fn show(project: &Project) -> Value {
     })
 }
 
-async fn definitions(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn definitions(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["project_id"])?;
     let project = project_by_id(&state, needed_id(&words, "project_id")?).await?;
     Ok(list(vec![show(&project)], None))
@@ -53,7 +53,7 @@ async fn definition(
 }
 
 /// Those of a project, or of a definition, which has the id of its project.
-async fn triggers(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn triggers(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["project_id", "pipeline_id"])?;
     let definition = filter(&words, "pipeline_id");
     let is_of_project = filter(&words, "project_id").is_some() || definition.is_none();
@@ -65,10 +65,10 @@ async fn triggers(State(state): State<Shared>, _person: Person, words: Words) ->
     }
 }
 
-async fn create(_admin: Administrator, _body: Body) -> Answer<Json<Value>> {
+async fn create(_admin: Administrator, _body: JsonBody) -> Answer<Json<Value>> {
     Err(one_only("another pipeline definition"))
 }
 
-async fn create_trigger(_admin: Administrator, _body: Body) -> Answer<Json<Value>> {
+async fn create_trigger(_admin: Administrator, _body: JsonBody) -> Answer<Json<Value>> {
     Err(one_only("a trigger"))
 }

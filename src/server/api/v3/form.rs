@@ -1,7 +1,7 @@
 //! The form of version 3: entities and lists in `data`, filters in brackets, no empty fields.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Words, unknown};
+use crate::server::api::shared::input::{QueryWords, unknown};
 use axum::Json;
 use serde_json::{Map, Value, json};
 
@@ -16,12 +16,12 @@ pub(super) fn list(data: Vec<Value>, next: Option<String>) -> Json<Value> {
 }
 
 /// `filter[name]` of a query, unless it is absent or empty.
-pub(super) fn filter<'w>(words: &'w Words, name: &str) -> Option<&'w str> {
+pub(super) fn filter<'w>(words: &'w QueryWords, name: &str) -> Option<&'w str> {
     words.get(&format!("filter[{name}]")).map(String::as_str).filter(|value| !value.is_empty())
 }
 
 /// `filter[name]` of a query, which must be there.
-pub(super) fn needed<'w>(words: &'w Words, name: &str) -> Answer<&'w str> {
+pub(super) fn needed<'w>(words: &'w QueryWords, name: &str) -> Answer<&'w str> {
     filter(words, name).ok_or_else(|| bad(format!("`filter[{name}]` is missing")))
 }
 
@@ -33,12 +33,12 @@ pub(super) fn uuid<T: From<String>>(place: &str, text: &str) -> Answer<T> {
 }
 
 /// `filter[name]` of a query, which must be there and an id.
-pub(super) fn needed_id<T: From<String>>(words: &Words, name: &str) -> Answer<T> {
+pub(super) fn needed_id<T: From<String>>(words: &QueryWords, name: &str) -> Answer<T> {
     uuid(&format!("filter[{name}]"), needed(words, name)?)
 }
 
 /// Refuses filters that are not known: what they leave out must not be shown.
-pub(super) fn check_filters(words: &Words, known: &[&str]) -> Answer<()> {
+pub(super) fn check_filters(words: &QueryWords, known: &[&str]) -> Answer<()> {
     let named = words.keys().filter_map(|key| key.strip_prefix("filter[")?.strip_suffix(']'));
     match named.filter(|name| !known.contains(name)).min() {
         Some(name) => Err(bad(format!("`filter[{name}]`: {}", unknown(name, "what is listed", known)))),

@@ -1,7 +1,7 @@
 //! Jobs with their steps, and what they left.
 
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::input::{Path, QueryWords};
 use crate::server::api::shared::lookup::{artifact_url, artifacts_of, job_by_id, one, tests_of};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
 use crate::server::api::v3::form::{check_filters, entity, list, needed_id, with};
@@ -40,7 +40,7 @@ fn attributes(job: &Job) -> Map<String, Value> {
     attributes
 }
 
-async fn of_workflow(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn of_workflow(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["workflow_id"])?;
     let workflow: WorkflowId = needed_id(&words, "workflow_id")?;
     let read = move |view: &View| {

@@ -1,8 +1,8 @@
 //! Names that the command line looks up: namespaces of resource classes, and its own releases.
 
 use crate::protocol::ResourceClass;
-use crate::server::api::shared::failure::{Answer, Failure, bad};
-use crate::server::api::shared::input::{Body, Words};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, QueryWords};
 use crate::server::api::shared::lookup::organisation;
 use crate::server::api::v3::form::{entity, list, needed};
 use crate::server::auth::{Administrator, Person};
@@ -44,7 +44,7 @@ fn id_of(kind: &str, name: &str) -> String {
 }
 
 /// A namespace is there once a class is in it, and where an organisation has its name.
-async fn namespace(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn namespace(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let name = needed(&words, "name")?.to_owned();
     let wanted = name.clone();
     let read = move |view: &View| {
@@ -55,7 +55,7 @@ async fn namespace(State(state): State<Shared>, _person: Person, words: Words) -
     if state.store.read(read).await? {
         return Ok(entity(show(&name)));
     }
-    Err(Failure::not_found(format!(
+    Err(ApiError::not_found(format!(
         "there is no namespace `{name}`: it comes with its first resource class (`runlet admin resource-class create {name}/NAME`)"
     )))
 }
@@ -64,7 +64,7 @@ async fn namespace(State(state): State<Shared>, _person: Person, words: Words) -
 async fn create_namespace(
     State(state): State<Shared>,
     _admin: Administrator,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Response> {
     let name = body.text("name")?;
     ResourceClass::new(&format!("{name}/class"))
@@ -76,7 +76,7 @@ async fn create_namespace(
 }
 
 /// The release that this API was compared with: asked for before there is a token.
-async fn releases(words: Words) -> Answer<Json<Value>> {
+async fn releases(words: QueryWords) -> Answer<Json<Value>> {
     if needed(&words, "tool")? != COMMAND_LINE {
         return Ok(list(Vec::new(), None));
     }

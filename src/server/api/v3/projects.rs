@@ -1,7 +1,7 @@
 //! The person who is asking, organisations, and projects.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, Words};
+use crate::server::api::shared::input::{JsonBody, Path, QueryWords};
 use crate::server::api::shared::lookup::{organisation, project_by_id};
 use crate::server::api::shared::slug::{organisation_named, project_named};
 use crate::server::api::v3::form::{check_filters, entity, filter, list, needed, uuid};
@@ -26,7 +26,7 @@ pub(super) fn router() -> Router<Shared> {
         .route("/api/v3/orgs/{id}/update-settings", post(update_organisation_settings))
 }
 
-async fn users(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+async fn users(State(state): State<Shared>, person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["user_id"])?;
     let wanted = needed(&words, "user_id")?;
     if wanted != "me" {
@@ -40,7 +40,11 @@ async fn users(State(state): State<Shared>, person: Person, words: Words) -> Ans
     Ok(list(found.into_iter().map(show).collect(), None))
 }
 
-async fn organisations(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn organisations(
+    State(state): State<Shared>,
+    _person: Person,
+    words: QueryWords,
+) -> Answer<Json<Value>> {
     check_filters(&words, &["slug"])?;
     let slug = needed(&words, "slug")?.to_owned();
     let read = move |view: &View| organisation_named(view, &slug);
@@ -57,7 +61,7 @@ fn show(project: &Project) -> Value {
     })
 }
 
-async fn projects(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn projects(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let slug = filter(&words, "slug").map(str::to_owned);
     check_filters(&words, &["slug", "org_id", "name"])?;
     let organisation: Option<OrganisationId> =
@@ -99,7 +103,7 @@ async fn update_organisation_settings(
     State(state): State<Shared>,
     _admin: Administrator,
     Path(id): Path<OrganisationId>,
-    body: Body,
+    body: JsonBody,
 ) -> Answer<Json<Value>> {
     organisation(&state, Some(id.as_str()), None).await?;
     let changes = body.0.as_object().ok_or_else(|| bad("the body must be an object of settings"))?;

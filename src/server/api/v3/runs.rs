@@ -1,7 +1,7 @@
 //! Runs: one, those of a person, and a search.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Body, Path, Words, check_names, moment};
+use crate::server::api::shared::input::{self, JsonBody, Path, QueryWords, check_names, moment};
 use crate::server::api::shared::lookup::one;
 use crate::server::api::shared::paging::cursor;
 use crate::server::api::shared::slug::provider;
@@ -74,7 +74,7 @@ async fn by_id(
     Ok(entity(show(&one(&state, what, move |view| read::pipeline(view, &id)).await?)))
 }
 
-async fn of_person(State(state): State<Shared>, person: Person, words: Words) -> Answer<Json<Value>> {
+async fn of_person(State(state): State<Shared>, person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["user_id", "phase", "current_outcome", "from", "to"])?;
     let actor = match needed(&words, "user_id")? {
         "me" => person.id,
@@ -88,9 +88,7 @@ async fn of_person(State(state): State<Shared>, person: Person, words: Words) ->
     let cursor = cursor(words.get("page[cursor]").map(String::as_str), "the cursor")?;
     let limit = match words.get("page[limit]") {
         None => PAGE,
-        Some(text) => {
-            text.parse().map_err(|_| bad(format!("`page[limit]` must be a number, not `{text}`")))?
-        }
+        Some(text) => input::number("page[limit]", text)?,
     };
     let limit = limit.clamp(1, MOST);
     let read = move |view: &View| {
@@ -117,7 +115,7 @@ async fn of_person(State(state): State<Shared>, person: Person, words: Words) ->
     Ok(show_page(&state.store.read(read).await?))
 }
 
-async fn search(State(state): State<Shared>, _person: Person, body: Body) -> Answer<Json<Value>> {
+async fn search(State(state): State<Shared>, _person: Person, body: JsonBody) -> Answer<Json<Value>> {
     body.check_names("a search", &["scope", "filter", "order_by", "page"])?;
     let sought = body.optional_text("filter")?.unwrap_or_default();
     let body = &body.0;

@@ -2,7 +2,7 @@
 
 use crate::server::api::shared::acts::cancel_workflow;
 use crate::server::api::shared::failure::Answer;
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::input::{Path, QueryWords};
 use crate::server::api::shared::lookup::workflow;
 use crate::server::api::shared::vocabulary::{time, workflow_v3};
 use crate::server::api::v3::form::{check_filters, entity, list, needed_id};
@@ -38,7 +38,7 @@ fn show(workflow: &Workflow) -> Value {
     json!({ "id": workflow.id, "attributes": attributes, "references": references })
 }
 
-async fn of_run(State(state): State<Shared>, _person: Person, words: Words) -> Answer<Json<Value>> {
+async fn of_run(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["run_id"])?;
     let run: PipelineId = needed_id(&words, "run_id")?;
     let found = state.store.read(move |view| read::workflows_of(view, &run)).await?;

@@ -104,13 +104,13 @@ fn start_job(
             return end_job(tx, job, JobStatus::Success, ripple, now);
         }
         match serial::arrive(tx, job, key.clone(), now)? {
-            serial::Turn::Taken => {}
-            serial::Turn::TooLate => {
+            serial::SerialTurn::Taken => {}
+            serial::SerialTurn::TooLate => {
                 let why = format!("skipped: a newer pipeline came first to the serial group `{key}`");
                 give_up(tx, job, MessageKind::Warning, &why, now)?;
                 return end_job(tx, job, JobStatus::NotRun, ripple, now);
             }
-            serial::Turn::Waits => {
+            serial::SerialTurn::Waits => {
                 jobs::set_waiting(tx, job, JobStatus::Queued, now)?;
                 return Ok(JobStatus::Queued);
             }

@@ -1,7 +1,7 @@
 //! Acts of people, newer pipelines and the clock on a workflow that runs: cancel it, cancel a job, approve one.
 
 use crate::server::engine::commit::advance::settle;
-use crate::server::engine::commit::job::{end_job, give_up};
+use crate::server::engine::commit::job::{end_job, give_up, say};
 use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// A job waits for its key no longer than this: 5 hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
-/// What a person wants to end, as a cancel found it.
+/// State in which a cancel found the thing that a person wants to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
     /// It had not ended: it ends now, or when its agent hears of it.
@@ -64,7 +64,9 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
     jobs::set_canceled_by(tx, job, by)?;
     let open = tasks::open_of_job(tx, job)?;
     if open.is_empty() {
+        jobs::give_number(tx, job, now)?;
         let mut ripple = Ripple::default();
+        say(tx, job, MessageKind::Error, &format!("the job was canceled at {now}, before it was queued"))?;
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return settle(tx, ripple, now);
     }

@@ -1,4 +1,4 @@
-//! What time does to tasks: leases, silence, fences, and what waits for them; classes that go, backups that are restored.
+//! The effects of time on tasks: leases, silence, fences, and what waits for them; classes that go, backups that are restored.
 #![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 
 use super::tests::{BUDGET, Bench, CHAIN, HOUR, LEASE, config};
@@ -103,15 +103,19 @@ fn whoever_knows_that_the_agent_has_stopped_takes_the_fence_away() {
 fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
     let text = config("    jobs: [build]\n");
     let fence = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
-    for (scope, way) in
-        [(Scope::All, 0), (Scope::Failed, 1), (Scope::All, 2), (Scope::All, 3), (Scope::All, 4)]
-    {
+    for (scope, way) in [
+        (RerunScope::All, 0),
+        (RerunScope::Failed, 1),
+        (RerunScope::All, 2),
+        (RerunScope::All, 3),
+        (RerunScope::All, 4),
+    ] {
         let bench = Bench::new();
         let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
         let id = bench.begin_build(&workflow, 0);
         bench.tick(2 * MINUTE);
-        let named = Refused::Unreachable(vec!["build".to_owned()]);
-        assert_eq!(bench.rerun(&workflow, Scope::All), Err(named), "it has not ended");
+        let named = RerunRefused::Unreachable(vec!["build".to_owned()]);
+        assert_eq!(bench.rerun(&workflow, RerunScope::All), Err(named), "it has not ended");
         let canceled = workflow.clone();
         bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(2 * MINUTE)));
         let again = bench.rerun(&workflow, scope).unwrap();
@@ -142,8 +146,9 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
             }
             3 => {
                 let forced = workflow.clone();
-                let made = bench
-                    .write(move |tx| rerun_anyway(tx, &forced.into(), &Scope::All, None, Millis(3 * MINUTE)));
+                let made = bench.write(move |tx| {
+                    rerun_anyway(tx, &forced.into(), &RerunScope::All, None, Millis(3 * MINUTE))
+                });
                 assert!(made.is_ok());
             }
             _ => {

@@ -1,4 +1,4 @@
-//! What the machine says and what the store's statements say are one: attempts as rows, tasks that are due, the answer to
+//! Agreement of the machine with the statements of the store: attempts as rows, tasks that are due, the answer to
 //! a task that comes back, a finish of which nothing was looked at.
 #![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 

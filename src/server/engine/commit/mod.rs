@@ -25,7 +25,7 @@ pub use cancel::{
     Canceled, approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow,
     expire_waits_once,
 };
-pub use rerun::{Refused, Scope};
+pub use rerun::{RerunRefused, RerunScope};
 
 use crate::config::{JobKind, Workflow};
 use crate::server::engine::commit::ripple::Ripple;
@@ -96,13 +96,13 @@ pub fn create_workflow(
 pub fn rerun(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
-    scope: &Scope,
+    scope: &RerunScope,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<Result<WorkflowId, Refused>, Error> {
+) -> Result<Result<WorkflowId, RerunRefused>, Error> {
     let unreachable = tasks::unreachable_jobs(tx, workflow)?;
     if !unreachable.is_empty() {
-        return Ok(Err(Refused::Unreachable(unreachable)));
+        return Ok(Err(RerunRefused::Unreachable(unreachable)));
     }
     run_again(tx, workflow, scope, by, now)
 }
@@ -112,10 +112,10 @@ pub fn rerun(
 pub fn rerun_anyway(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
-    scope: &Scope,
+    scope: &RerunScope,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<Result<WorkflowId, Refused>, Error> {
+) -> Result<Result<WorkflowId, RerunRefused>, Error> {
     let made = run_again(tx, workflow, scope, by, now)?;
     if made.is_ok() {
         for job in tasks::fenced_jobs(tx, workflow)? {
@@ -128,10 +128,10 @@ pub fn rerun_anyway(
 fn run_again(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
-    scope: &Scope,
+    scope: &RerunScope,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<Result<WorkflowId, Refused>, Error> {
+) -> Result<Result<WorkflowId, RerunRefused>, Error> {
     let mut ripple = Ripple::default();
     let made = rerun::create(tx, workflow, scope, by, None, &mut ripple, now)?;
     advance::settle(tx, ripple, now)?;

@@ -20,7 +20,7 @@ const MOST_RERUNS: u64 = 100;
 
 /// Choice of the jobs that run again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum RerunScope {
     /// Every job, from the beginning.
     All,
     /// Jobs that failed or were cancelled, and those that depend on them.
@@ -31,7 +31,7 @@ pub enum Scope {
 
 /// Why there is no rerun.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum RerunRefused {
     /// There is no such workflow.
     Unknown,
     /// It still runs.
@@ -48,22 +48,22 @@ pub enum Refused {
     Unreachable(Vec<String>),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RerunRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Unknown => f.write_str("there is no such workflow"),
-            Refused::NotEnded => {
+            RerunRefused::Unknown => f.write_str("there is no such workflow"),
+            RerunRefused::NotEnded => {
                 f.write_str("the workflow has not ended: cancel it first, or rerun all of it from the start")
             }
-            Refused::TooOld => f.write_str("the workflow is older than 90 days: start a new pipeline"),
-            Refused::TooOften => {
+            RerunRefused::TooOld => f.write_str("the workflow is older than 90 days: start a new pipeline"),
+            RerunRefused::TooOften => {
                 write!(f, "the workflow was rerun {MOST_RERUNS} times: start a new pipeline")
             }
-            Refused::NothingFailed => {
+            RerunRefused::NothingFailed => {
                 f.write_str("no job of the workflow failed: there is nothing to rerun from")
             }
-            Refused::NoSuchJob(job) => write!(f, "the job `{job}` is not of this workflow"),
-            Refused::Unreachable(jobs) => write!(
+            RerunRefused::NoSuchJob(job) => write!(f, "the job `{job}` is not of this workflow"),
+            RerunRefused::Unreachable(jobs) => write!(
                 f,
                 "the runner of `{}` cannot be reached, or has it as a restored backup says, and may still be at work: wait until the job has ended, or ask again with `\"force\": true`",
                 jobs.join("`, `")
@@ -86,7 +86,7 @@ pub(super) fn automatically(
     let reruns = workflows::auto_reruns(tx, workflow)?;
     if !reruns.is_manual_rerun && !reruns.is_canceled && reruns.done < reruns.most {
         // Refused when it is too old: then it stays failed.
-        let _ = create(tx, workflow, &Scope::Failed, None, Some(reruns.done + 1), ripple, now)?;
+        let _ = create(tx, workflow, &RerunScope::Failed, None, Some(reruns.done + 1), ripple, now)?;
     }
     Ok(())
 }
@@ -96,39 +96,39 @@ pub(super) fn automatically(
 pub(super) fn create(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
-    scope: &Scope,
+    scope: &RerunScope,
     by: Option<&UserId>,
     automatic: Option<u32>,
     ripple: &mut Ripple,
     now: Millis,
-) -> Result<Result<WorkflowId, Refused>, Error> {
-    let Some(chain) = workflows::chain(tx, workflow)? else { return Ok(Err(Refused::Unknown)) };
-    if !chain.has_ended && *scope != Scope::All {
-        return Ok(Err(Refused::NotEnded));
+) -> Result<Result<WorkflowId, RerunRefused>, Error> {
+    let Some(chain) = workflows::chain(tx, workflow)? else { return Ok(Err(RerunRefused::Unknown)) };
+    if !chain.has_ended && *scope != RerunScope::All {
+        return Ok(Err(RerunRefused::NotEnded));
     }
     if now.since(chain.pipeline_created_at) > OLDEST {
-        return Ok(Err(Refused::TooOld));
+        return Ok(Err(RerunRefused::TooOld));
     }
     if chain.generations > MOST_RERUNS {
-        return Ok(Err(Refused::TooOften));
+        return Ok(Err(RerunRefused::TooOften));
     }
     let (ids, nodes) = nodes::of_workflow(tx, workflow)?;
     let again = match scope {
-        Scope::All => vec![true; nodes.len()],
-        Scope::Failed => {
+        RerunScope::All => vec![true; nodes.len()],
+        RerunScope::Failed => {
             // A job that never ran because of a failure depends on it, and so runs again as well.
             let again = graph::run_again(&nodes, |index| {
                 let status = nodes[index].status;
                 status.is_failure() || matches!(status, JobStatus::Canceled | JobStatus::Unauthorized)
             });
             if !again.contains(&true) {
-                return Ok(Err(Refused::NothingFailed));
+                return Ok(Err(RerunRefused::NothingFailed));
             }
             again
         }
-        Scope::Jobs(wanted) => {
+        RerunScope::Jobs(wanted) => {
             if let Some(stranger) = wanted.iter().find(|job| !ids.contains(job)) {
-                return Ok(Err(Refused::NoSuchJob(stranger.clone())));
+                return Ok(Err(RerunRefused::NoSuchJob(stranger.clone())));
             }
             graph::run_again(&nodes, |index| wanted.contains(&ids[index]))
         }

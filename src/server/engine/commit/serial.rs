@@ -12,7 +12,7 @@ use crate::server::time::Millis;
 
 /// Outcome for a job that comes for its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum SerialTurn {
     /// The key is its own.
     Taken,
     /// Another holds the key.
@@ -22,15 +22,15 @@ pub(super) enum Turn {
 }
 
 /// A job comes for its key.
-pub(super) fn arrive(tx: &Tx<'_>, job: &JobId, key: String, now: Millis) -> Result<Turn, Error> {
+pub(super) fn arrive(tx: &Tx<'_>, job: &JobId, key: String, now: Millis) -> Result<SerialTurn, Error> {
     let arrival = serial::arrival(tx, job)?;
     let key = SerialKey { organisation: arrival.organisation.clone(), name: key };
     if serial::has_newer(tx, &key, &arrival.project, arrival.pipeline_number)? {
-        return Ok(Turn::TooLate);
+        return Ok(SerialTurn::TooLate);
     }
     let is_free = serial::first_in_line(tx, &key)?.is_none();
     serial::insert(tx, &key, job, &arrival, is_free, now)?;
-    Ok(if is_free { Turn::Taken } else { Turn::Waits })
+    Ok(if is_free { SerialTurn::Taken } else { SerialTurn::Waits })
 }
 
 /// Gives back what a job holds or waits for.

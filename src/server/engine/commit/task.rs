@@ -3,7 +3,8 @@
 
 use crate::protocol::limits::MESSAGE_BYTES;
 use crate::protocol::{
-    BeginRequest, Beside, Event, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskId, duration,
+    BeginRequest, Beside, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskEvent, TaskId,
+    duration,
 };
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
@@ -11,13 +12,14 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::{rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
-    Call, Consequence, Finished, GivenBack, NextAttempt, Refused, Report, Returned, Taken, Task, Transition,
+    Call, Consequence, Denied, FinishReport, Finished, GivenBack, GivingBack, NextAttempt, Passed, Task,
+    Transition,
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
-use crate::server::store::tables::{fleet, progress, steps, workflows};
+use crate::server::store::tables::{fleet, jobs, progress, steps, workflows};
 use crate::server::store::{Effect, EndedTask, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -112,7 +114,8 @@ impl InHand {
         }));
         close_steps(tx, row, now)?;
         if let Some(message) = message {
-            say(tx, &row.job, MessageKind::Error, message)?;
+            // Nodes that end together have one sentence.
+            jobs::add_message_once(tx, &row.job, MessageKind::Error, message)?;
         }
         if row.status == TaskState::Retried {
             return Ok(());
@@ -185,9 +188,9 @@ pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), E
 }
 
 /// An answer of a call that the machine may have refused.
-pub type Decided<A> = Result<Result<A, Refused>, Error>;
+pub type Decided<A> = Result<Result<A, Denied>, Error>;
 
-fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Transition<A>, Refused>, now: Millis) -> Decided<A> {
+fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Transition<A>, Denied>, now: Millis) -> Decided<A> {
     match step {
         Ok(Transition { answer, then }) => hand.keep(tx, then, now).map(|()| Ok(answer)),
         Err(refused) => Ok(Err(refused)),
@@ -195,14 +198,14 @@ fn decided<A>(tx: &Tx<'_>, hand: InHand, step: Result<Transition<A>, Refused>, n
 }
 
 /// A call of the agent that writes nothing else.
-pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
+pub fn call(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Passed> {
     let mut hand = InHand::known(tx, id)?;
     let step = hand.task.call(call, lease, now);
     decided(tx, hand, step, now)
 }
 
 /// A call of the agent whose bytes or rows are still to come, or that only reads.
-pub fn announce(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Taken> {
+pub fn announce(tx: &Tx<'_>, id: &TaskId, call: Call, lease: Duration, now: Millis) -> Decided<Passed> {
     let mut hand = InHand::known(tx, id)?;
     let step = hand.task.announce(call, lease, now);
     decided(tx, hand, step, now)
@@ -217,7 +220,7 @@ pub fn call_and<T>(
     lease: Duration,
     now: Millis,
     work: impl FnOnce(&Tx<'_>) -> Result<T, Error>,
-) -> Decided<(Taken, T)> {
+) -> Decided<(Passed, T)> {
     match call(tx, id, kind, lease, now)? {
         Ok(taken) => Ok(Ok((taken, work(tx)?))),
         Err(refused) => Ok(Err(refused)),
@@ -231,7 +234,7 @@ pub fn read_for<T>(
     kind: Call,
     now: Millis,
     work: impl FnOnce(&View) -> Result<T, Error>,
-) -> Decided<(Taken, T)> {
+) -> Decided<(Passed, T)> {
     let mut hand = InHand::known(view, id)?;
     // The lease was renewed when the call came in: only the answer counts.
     match hand.task.call(kind, Duration::ZERO, now) {
@@ -248,7 +251,7 @@ pub enum Recorded {
         /// Number that is expected next.
         next: u64,
         /// As the machine answered.
-        taken: Taken,
+        taken: Passed,
     },
     /// Some are missing before them.
     Gap {
@@ -258,7 +261,13 @@ pub enum Recorded {
 }
 
 /// Events of the agent, in order.
-pub fn events(tx: &Tx<'_>, id: &TaskId, events: &[Event], lease: Duration, now: Millis) -> Decided<Recorded> {
+pub fn events(
+    tx: &Tx<'_>,
+    id: &TaskId,
+    events: &[TaskEvent],
+    lease: Duration,
+    now: Millis,
+) -> Decided<Recorded> {
     let mut hand = InHand::known(tx, id)?;
     let call = Call::Events { is_spin_up: news(&hand.row, events).all(is_spin_up) };
     let step = hand.task.call(call, lease, now);
@@ -278,12 +287,12 @@ pub fn begin(
     record(tx, hand, step, &request.events, now)
 }
 
-fn news<'a>(row: &TaskRow, events: &'a [Event]) -> impl Iterator<Item = &'a Event> {
+fn news<'a>(row: &TaskRow, events: &'a [TaskEvent]) -> impl Iterator<Item = &'a TaskEvent> {
     let next = row.next_event;
     events.iter().filter(move |event| event.number >= next)
 }
 
-fn is_spin_up(event: &Event) -> bool {
+fn is_spin_up(event: &TaskEvent) -> bool {
     match event.kind {
         EventKind::StepStarted { step, .. } | EventKind::StepFinished { step, .. } => step == 0,
     }
@@ -292,8 +301,8 @@ fn is_spin_up(event: &Event) -> bool {
 fn record(
     tx: &Tx<'_>,
     mut hand: InHand,
-    step: Result<Transition<Taken>, Refused>,
-    events: &[Event],
+    step: Result<Transition<Passed>, Denied>,
+    events: &[TaskEvent],
     now: Millis,
 ) -> Decided<Recorded> {
     let Transition { answer: taken, then } = match step {
@@ -330,7 +339,7 @@ pub fn beside(
     beside: &Beside,
     lease: Duration,
     now: Millis,
-) -> Decided<Taken> {
+) -> Decided<Passed> {
     let mut hand = InHand::known(tx, id)?;
     let Transition { answer: taken, then } =
         match hand.task.call(Call::Events { is_spin_up: true }, lease, now) {
@@ -374,7 +383,7 @@ pub fn finish(
     let outputs = outputs.unwrap_or_default();
     let is_complete = next_event >= request.events && has_all;
     let unaccounted = if is_complete { steps::unaccounted(tx, id, &request.steps)? } else { Vec::new() };
-    let report = Report {
+    let report = FinishReport {
         status: TaskState::from(request.status),
         message: message.as_deref(),
         is_complete,
@@ -399,7 +408,7 @@ pub fn finish(
 }
 
 /// The steps of a task have stopped, as its agent says before everything of it has arrived.
-pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decided<Taken> {
+pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decided<Passed> {
     let mut hand = InHand::known(tx, id)?;
     match hand.task.stopped(lease, now) {
         Ok(step) => decided(tx, hand, Ok(step), now),
@@ -411,7 +420,7 @@ pub fn stopped(tx: &Tx<'_>, id: &TaskId, lease: Duration, now: Millis) -> Decide
 pub fn give_back(tx: &Tx<'_>, request: &GiveBack, now: Millis) -> Decided<GivenBack> {
     let mut hand = InHand::known(tx, &request.task_id)?;
     let message = request.message.as_deref().map(shortened);
-    let returned = Returned {
+    let returned = GivingBack {
         reason: request.reason,
         message: message.as_deref().unwrap_or("it did not say why"),
         pause: Duration::from_secs(request.pause_seconds.into()),
@@ -426,7 +435,7 @@ pub enum NotLost {
     /// There is no such task of its class.
     Unknown,
     /// The machine refused.
-    Refused(Refused),
+    Refused(Denied),
 }
 
 /// A runner of a class found a task agent gone.

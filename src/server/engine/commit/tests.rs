@@ -5,7 +5,7 @@ use super::*;
 use crate::config;
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::InHand;
-use crate::server::engine::task::{Claim, LONGEST_BEGIN, Report};
+use crate::server::engine::task::{Claim, FinishReport, LONGEST_BEGIN};
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::{Store, new_id, scene};
@@ -92,7 +92,7 @@ impl Bench {
         });
     }
 
-    pub(super) fn rerun(&self, workflow: &str, scope: Scope) -> Result<String, Refused> {
+    pub(super) fn rerun(&self, workflow: &str, scope: RerunScope) -> Result<String, RerunRefused> {
         let workflow = workflow.to_owned();
         self.write(move |tx| rerun(tx, &workflow.into(), &scope, None, Millis(HOUR))).map(String::from)
     }
@@ -136,7 +136,7 @@ impl Bench {
 fn run(tx: &Tx<'_>, id: &TaskId, state: TaskState, now: u64) -> Result<(), Error> {
     begun(tx, id, now)?;
     let mut hand = InHand::find(tx, id)?.unwrap();
-    let report = Report { status: state, message: None, is_complete: true, overlooked: None };
+    let report = FinishReport { status: state, message: None, is_complete: true, overlooked: None };
     let then = hand.task.finish(&report, LEASE, Millis(now)).unwrap().then;
     hand.keep(tx, then, Millis(now))
 }
@@ -169,13 +169,13 @@ pub(super) const CHAIN: &str = "    jobs:
 fn a_rerun_from_failed_keeps_what_succeeded_and_decides_about_the_rest_again() {
     let bench = Bench::new();
     let first = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
-    assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NotEnded));
+    assert_eq!(bench.rerun(&first, RerunScope::Failed), Err(RerunRefused::NotEnded));
     bench.end(&first, "build", TaskState::Success, 1);
     bench.end(&first, "test", TaskState::Failed, 2);
     bench.end(&first, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&first), WorkflowStatus::Failed);
 
-    let second = bench.rerun(&first, Scope::Failed).unwrap();
+    let second = bench.rerun(&first, RerunScope::Failed).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     bench.end(&second, "test", TaskState::Success, 4);
     bench.end(&second, "deploy", TaskState::Success, 5);
@@ -184,9 +184,9 @@ fn a_rerun_from_failed_keeps_what_succeeded_and_decides_about_the_rest_again() {
     assert_eq!(bench.status(&first), WorkflowStatus::Failed);
 
     // Not run because its condition did not hold: nothing of it failed.
-    let third = bench.rerun(&second, Scope::All).unwrap();
+    let third = bench.rerun(&second, RerunScope::All).unwrap();
     assert_eq!(bench.jobs(&third), "build=queued test=blocked deploy=blocked alert=blocked");
-    assert_eq!(bench.rerun(&new_id(), Scope::All), Err(Refused::Unknown));
+    assert_eq!(bench.rerun(&new_id(), RerunScope::All), Err(RerunRefused::Unknown));
 }
 
 #[test]
@@ -196,14 +196,14 @@ fn chosen_jobs_run_again_with_what_depends_on_them() {
     for job in ["build", "test", "deploy"] {
         bench.end(&first, job, TaskState::Success, 1);
     }
-    assert_eq!(bench.rerun(&first, Scope::Failed), Err(Refused::NothingFailed));
+    assert_eq!(bench.rerun(&first, RerunScope::Failed), Err(RerunRefused::NothingFailed));
     let job = bench.write(|tx| scene::job(tx, "test"));
-    let second = bench.rerun(&first, Scope::Jobs(vec![job])).unwrap();
+    let second = bench.rerun(&first, RerunScope::Jobs(vec![job])).unwrap();
     assert_eq!(bench.jobs(&second), "build=success test=queued deploy=blocked alert=blocked");
     let stranger = new_id();
     assert_eq!(
-        bench.rerun(&first, Scope::Jobs(vec![stranger.clone().into()])),
-        Err(Refused::NoSuchJob(stranger.into()))
+        bench.rerun(&first, RerunScope::Jobs(vec![stranger.clone().into()])),
+        Err(RerunRefused::NoSuchJob(stranger.into()))
     );
 }
 
@@ -222,7 +222,7 @@ fn a_workflow_reruns_by_itself_as_often_as_it_says() {
     assert_eq!(bench.next(&third), None);
 
     // A manual rerun does not rerun by itself, and neither does what was cancelled.
-    let manual = bench.rerun(&third, Scope::Failed).unwrap();
+    let manual = bench.rerun(&third, RerunScope::Failed).unwrap();
     bench.end(&manual, "test", TaskState::Failed, 4);
     assert_eq!(bench.next(&manual), None);
     let other = bench.pipeline(2, "x", &text, 0).remove(0);
@@ -237,12 +237,13 @@ fn nothing_is_rerun_without_end() {
     let bench = Bench::new();
     let first = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
     for _ in 0..100 {
-        bench.rerun(&first, Scope::All).unwrap();
+        bench.rerun(&first, RerunScope::All).unwrap();
     }
-    assert_eq!(bench.rerun(&first, Scope::All), Err(Refused::TooOften));
+    assert_eq!(bench.rerun(&first, RerunScope::All), Err(RerunRefused::TooOften));
     let other = bench.pipeline(2, "x", &config("    jobs: [build]\n"), 0).remove(0);
-    let late = bench.write(move |tx| rerun(tx, &other.into(), &Scope::All, None, Millis(91 * 24 * HOUR)));
-    assert_eq!(late, Err(Refused::TooOld));
+    let late =
+        bench.write(move |tx| rerun(tx, &other.into(), &RerunScope::All, None, Millis(91 * 24 * HOUR)));
+    assert_eq!(late, Err(RerunRefused::TooOld));
 }
 
 const SERIAL: &str = "    jobs:
@@ -328,7 +329,7 @@ fn a_lock_is_held_over_a_job_group_and_given_back_whatever_happens() {
     bench.write(move |tx| cancel_workflow(tx, &second.into(), None, Millis(2)));
     assert_eq!((bench.status(&two), bench.claims()), (WorkflowStatus::Canceled, 0));
     // The lock is taken again by a rerun, though it had succeeded.
-    let again = bench.rerun(&one, Scope::Failed).unwrap();
+    let again = bench.rerun(&one, RerunScope::Failed).unwrap();
     assert_eq!((bench.status(&again), bench.claims()), (WorkflowStatus::Running, 1));
 }
 
@@ -342,7 +343,7 @@ fn a_newer_pipeline_cancels_older_ones_of_its_branch_where_the_project_wants_it(
     bench.write(scene::set_cancels_redundant);
     let other = bench.pipeline(3, "y", &text, 0).remove(0);
     let main = bench.pipeline(4, "main", &text, 0).remove(0);
-    let again = bench.rerun(&other, Scope::All).unwrap();
+    let again = bench.rerun(&other, RerunScope::All).unwrap();
     bench.pipeline(5, "main", &text, 0);
     bench.pipeline(6, "y", &text, 0);
     assert_eq!(bench.status(&before), WorkflowStatus::Running);

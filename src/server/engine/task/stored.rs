@@ -1,6 +1,6 @@
 //! A task as its row says, and the row as the task says.
 
-use crate::server::engine::task::{Avoid, Claim, Counts, End, Machine, State, Task, Work};
+use crate::server::engine::task::{Avoid, Claim, Counts, Machine, Stage, Task, TaskEnd, Work};
 use crate::server::store::Error;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::tasks::{Start, TaskRow};
@@ -18,18 +18,18 @@ impl Task {
             Ok::<_, Error>(Work { claim: claim()?, agent: row.agent.clone(), lease_until: lease_until()? })
         };
         let state = match row.status {
-            TaskState::Queued => State::Queued,
-            TaskState::Claimed => State::Claimed {
+            TaskState::Queued => Stage::Queued,
+            TaskState::Claimed => Stage::Claimed {
                 claim: claim()?,
                 lease_until: lease_until()?,
                 begin_until: row.begin_until.ok_or_else(|| corrupt("a time to begin"))?,
             },
-            TaskState::Running => State::Running(work()?),
-            TaskState::Unreachable => State::Unreachable {
+            TaskState::Running => Stage::Running(work()?),
+            TaskState::Unreachable => Stage::Unreachable {
                 work: work()?,
                 since: row.unreachable_since.ok_or_else(|| corrupt("the time of its last call"))?,
             },
-            status => State::Ended(End {
+            status => Stage::Ended(TaskEnd {
                 status,
                 by: row.ended_by.ok_or_else(|| corrupt("the cause of its end"))?,
                 at: row.stopped_at.ok_or_else(|| corrupt("the time of its end"))?,
@@ -54,7 +54,7 @@ impl Task {
         })
     }
 
-    /// What its row begins with, of a task that nothing has happened to.
+    /// The beginning of its row, for a task that nothing has happened to.
     pub fn initial(&self) -> Start {
         let (avoid_runner, avoid_until) =
             self.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until)).unzip();
@@ -86,21 +86,21 @@ impl Task {
         }
         (row.begin_until, row.unreachable_since) = (None, None);
         match &self.state {
-            State::Queued => row.status = TaskState::Queued,
-            State::Claimed { lease_until, begin_until, .. } => {
+            Stage::Queued => row.status = TaskState::Queued,
+            Stage::Claimed { lease_until, begin_until, .. } => {
                 row.status = TaskState::Claimed;
                 (row.lease_until, row.begin_until) = (Some(*lease_until), Some(*begin_until));
             }
-            State::Running(work) => {
+            Stage::Running(work) => {
                 row.status = TaskState::Running;
                 begun(row, work, now);
             }
-            State::Unreachable { work, since } => {
+            Stage::Unreachable { work, since } => {
                 row.status = TaskState::Unreachable;
                 row.unreachable_since = Some(*since);
                 begun(row, work, now);
             }
-            State::Ended(end) => {
+            Stage::Ended(end) => {
                 row.status = end.status;
                 row.ended_by = Some(end.by);
                 row.stopped_at = Some(end.at);
@@ -113,10 +113,10 @@ impl Task {
     pub fn is_renewed(&self, was: &Self) -> bool {
         let mut renewed = was.clone();
         match (&mut renewed.state, &self.state) {
-            (State::Claimed { lease_until, .. }, State::Claimed { lease_until: now, .. }) => {
+            (Stage::Claimed { lease_until, .. }, Stage::Claimed { lease_until: now, .. }) => {
                 *lease_until = *now
             }
-            (State::Running(work), State::Running(now)) => work.lease_until = now.lease_until,
+            (Stage::Running(work), Stage::Running(now)) => work.lease_until = now.lease_until,
             _ => return false,
         }
         renewed == *self

@@ -6,6 +6,9 @@ use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
 use std::time::Duration;
 
+/// The reason of a runner that gives none.
+pub(super) const NO_REASON: &str = "the runner could not do its part, and did not say why";
+
 /// The sentence of an end; that of an agent that has run the job to its own end stays as it is.
 pub(super) fn end(
     message: &str,
@@ -33,6 +36,38 @@ pub(super) fn unsafe_retry(message: &str, runner: &str, times: (u32, u32), now: 
         "{message}; known since {now}, on the runner `{runner}`: the task had begun, and runs again because its resource class wants unsafe retries ({} of {})",
         times.0, times.1
     )
+}
+
+/// The sentence of an end that comes with none, unless it is that of the job's own commands.
+pub(super) fn without_reason(status: TaskState, had_begun: bool, now: Millis) -> Option<String> {
+    match status {
+        TaskState::Canceled => Some(canceled(had_begun, None, now)),
+        TaskState::Timedout => {
+            Some(format!("the job was stopped at {now}, as it ran longer than its runner allows"))
+        }
+        TaskState::InfrastructureFail => Some(NO_REASON.to_owned()),
+        _ => None,
+    }
+}
+
+/// The sentence of a cancelled task that ended in another way than by hearing of that: `how`, where that is known.
+pub(super) fn canceled(had_begun: bool, how: Option<&str>, now: Millis) -> String {
+    let how = match how {
+        Some(how) => format!("; the task had ended like this: {how}"),
+        None if had_begun => "; its steps had ended by themselves".to_owned(),
+        None => String::new(),
+    };
+    let when = if had_begun { "" } else { ", before it had begun" };
+    format!("the job was canceled, and ended at {now}{when}{how}")
+}
+
+/// The sentence of a task that was cancelled while its agent reported this end.
+pub(super) fn canceled_meanwhile(status: TaskState, message: Option<&str>, now: Millis) -> Option<String> {
+    match status {
+        // It has heard of that, and says so.
+        TaskState::Canceled => message.map(str::to_owned),
+        _ => Some(canceled(true, message, now)),
+    }
 }
 
 /// The sentence of a cancelled task whose steps have stopped before all that they had said was here.

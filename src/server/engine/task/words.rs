@@ -27,7 +27,7 @@ pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// State of the attempt.
-    pub state: State,
+    pub state: Stage,
     /// A person (or a newer pipeline) wants it to end, and its agent has not confirmed it yet.
     pub cancel_asked: bool,
     /// A restored backup: nothing happens by the clock, nobody claims it, until an administrator decides.
@@ -47,7 +47,7 @@ impl Task {
     /// A first attempt, which may have to wait for the fence of what it replaces.
     pub fn first(not_before: Option<Millis>) -> Self {
         Self {
-            state: State::Queued,
+            state: Stage::Queued,
             cancel_asked: false,
             is_held: false,
             counts: Counts::default(),
@@ -64,18 +64,18 @@ impl Task {
 
     /// Whether its agent has begun, and it has not ended.
     pub(super) fn has_begun(&self) -> bool {
-        matches!(self.state, State::Running(_) | State::Unreachable { .. })
+        matches!(self.state, Stage::Running(_) | Stage::Unreachable { .. })
     }
 
     /// The answer to a call that came in time.
-    pub(super) fn taken(&self) -> Taken {
-        Taken { late: false, cancel: self.cancel_asked }
+    pub(super) fn taken(&self) -> Passed {
+        Passed { late: false, cancel: self.cancel_asked }
     }
 
     /// How long it may still take to begin; nothing of one that is not claimed.
     pub fn begin_left(&self, now: Millis) -> Duration {
         match &self.state {
-            State::Claimed { begin_until, .. } => begin_until.since(now),
+            Stage::Claimed { begin_until, .. } => begin_until.since(now),
             _ => Duration::ZERO,
         }
     }
@@ -83,17 +83,17 @@ impl Task {
     /// The claim that holds it, or held it when it ended.
     pub fn claim_of(&self) -> Option<&Claim> {
         match &self.state {
-            State::Queued => None,
-            State::Claimed { claim, .. } => Some(claim),
-            State::Running(work) | State::Unreachable { work, .. } => Some(&work.claim),
-            State::Ended(end) => end.claim.as_ref(),
+            Stage::Queued => None,
+            Stage::Claimed { claim, .. } => Some(claim),
+            Stage::Running(work) | Stage::Unreachable { work, .. } => Some(&work.claim),
+            Stage::Ended(end) => end.claim.as_ref(),
         }
     }
 }
 
-/// State of a task.
+/// Stage that a task has come to, and what belongs to it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Stage {
     /// It waits for a runner of its class.
     Queued,
     /// A runner has it and has not begun.
@@ -115,7 +115,7 @@ pub enum State {
         since: Millis,
     },
     /// Nothing but late output changes it any more.
-    Ended(End),
+    Ended(TaskEnd),
 }
 
 /// The hold of a runner on a task.
@@ -157,7 +157,7 @@ pub struct Work {
 
 /// The end of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
+pub struct TaskEnd {
     /// Status that it ended with.
     pub status: TaskState,
     /// The cause of the end.
@@ -248,7 +248,7 @@ impl<A> Transition<A> {
 
 /// Reason why a call was not accepted: what the task is, and why the call came too late or too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum Denied {
     /// It waits in its queue: nobody has it.
     Queued,
     /// It has ended.
@@ -270,11 +270,11 @@ pub enum Refused {
     AnotherAllocation,
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Queued => f.write_str("the task waits in its queue: nobody holds it"),
-            Refused::Ended { status, by, late } => {
+            Denied::Queued => f.write_str("the task waits in its queue: nobody holds it"),
+            Denied::Ended { status, by, late } => {
                 write!(f, "the task has ended as `{status}`, {}", by.told())?;
                 f.write_str(if *late {
                     ": stop; only output and events of its steps are still taken"
@@ -282,16 +282,16 @@ impl fmt::Display for Refused {
                     ": stop, and send nothing more"
                 })
             }
-            Refused::AnotherAgent => {
+            Denied::AnotherAgent => {
                 f.write_str("the task was begun by another task agent with the same token: stop this one")
             }
-            Refused::NotBegun => {
+            Denied::NotBegun => {
                 f.write_str("the task has not begun: `begin` comes before anything but its spin-up record")
             }
-            Refused::Begun => {
+            Denied::Begun => {
                 f.write_str("the task has begun: it is neither handed out nor given back any more, and goes on to its end")
             }
-            Refused::AnotherAllocation => {
+            Denied::AnotherAllocation => {
                 f.write_str("the task is held under another allocation: this one is over")
             }
         }
@@ -330,9 +330,9 @@ pub enum Call {
     Other,
 }
 
-/// The answer to a [`Call`].
+/// The answer to a [`Call`] that was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct Passed {
     /// The task has ended, and the call was taken all the same.
     pub late: bool,
     /// A cancel is asked for.
@@ -364,7 +364,7 @@ pub enum Finished {
 
 /// The last word of an agent about its task.
 #[derive(Clone, Debug)]
-pub struct Report<'a> {
+pub struct FinishReport<'a> {
     /// Status that it gives the task.
     pub status: TaskState,
     /// A sentence for people.
@@ -377,7 +377,7 @@ pub struct Report<'a> {
 
 /// Reason and pause of a runner that gives a task back.
 #[derive(Clone, Debug)]
-pub struct Returned<'a> {
+pub struct GivingBack<'a> {
     /// Which counter it goes to.
     pub reason: GiveBackReason,
     /// Reason for people.

@@ -6,8 +6,9 @@ use crate::protocol::{Secret, Variable};
 use crate::server::engine::handout::Unopened;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::secrets::access::{self, APP_USER, Access, Login};
+use crate::server::secrets::access::{self, APP_USER, Access, GitLogin};
 use crate::server::secrets::app::{NoToken, Rights};
+use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::Shared;
 use crate::server::store::status::MessageKind;
 use crate::server::store::tables::{forge, jobs};
@@ -43,14 +44,43 @@ async fn files(state: &Shared, project: &ProjectId, url: &str) -> Vec<Variable> 
             return Vec::new();
         }
     };
-    // Why there is no token was said where it was got; the forge says the rest.
-    if let Err(error) = let_in(state, project, url, installation::LAST, &mut access).await {
-        log::error!("failed to read the GitHub App of `{project}`: {error}");
+    if access.login.is_none()
+        && let Err(error) = let_in_beside(state, project, url, &mut access).await
+    {
+        log::error!("failed to read what opens the repository of `{project}` besides: {error}");
     }
     access.files(url)
 }
 
-/// Adds the login that a GitHub App gets, where there is no other one.
+/// Adds the login that a project goes by that has none of its own.
+async fn let_in_beside(
+    state: &Shared,
+    project: &ProjectId,
+    url: &str,
+    access: &mut Access,
+) -> Result<(), Error> {
+    let of = project.clone();
+    let beside = state.store.read(move |view| tokens::beside(view, &of, TokenUser::ControlPlane)).await?;
+    match beside {
+        // Why there is no token was said where it was got; the forge says the rest.
+        Some(FallbackCredential::App) => {
+            let_in(state, project, url, installation::LAST, access).await.map(drop)
+        }
+        Some(FallbackCredential::Organisation(token)) => {
+            match tokens::login(&state.settings.sealer, &token, url) {
+                Some(Ok(login)) => access.login = Some(login),
+                Some(Err(why)) => record!(Warn, project = project.as_str();
+                    "git gets no token of the organisation for a repository: {why}; set it anew (`runlet admin forge-token set`)"
+                ),
+                None => {}
+            }
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+/// Adds the login that a GitHub App gets.
 async fn let_in(
     state: &Shared,
     project: &ProjectId,
@@ -58,18 +88,15 @@ async fn let_in(
     least: Duration,
     access: &mut Access,
 ) -> Result<Result<(), NoToken>, Error> {
-    if access.login.is_some() {
-        return Ok(Ok(()));
-    }
     let of = project.clone();
     let connection = state.store.read(move |view| forge::connection(view, &of)).await?;
     let api = connection.and_then(|connection| connection.api_url).unwrap_or_default();
-    if !installation::is_of_api(&api, url) {
+    if !access::is_of_api(&api, url) {
         return Ok(Ok(()));
     }
     Ok(match installation::token(state, project, Rights::Contents, least).await? {
         Some(Ok(token)) => {
-            access.login = Some(Login { username: APP_USER.to_owned(), token, is_bearer: false });
+            access.login = Some(GitLogin { username: APP_USER.to_owned(), token, is_bearer: false });
             Ok(())
         }
         Some(Err(why)) => Err(why),

@@ -49,6 +49,29 @@ pub struct Scheduled {
     pub actor_login: String,
 }
 
+/// Teller of a push.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Teller {
+    /// A webhook that its forge gives no id, or the hook of a plain git server.
+    #[default]
+    Unnamed,
+    /// The webhook with this id on the forge.
+    Hook(String),
+    /// A look at the refs.
+    Look,
+}
+
+/// How a push is known that was told of before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Same {
+    /// By another teller: this one tells of it for the first time.
+    ByAnother,
+    /// By this teller, or by a look that has found where it leads.
+    Again,
+}
+
 /// A branch or tag that was moved, made or deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
@@ -75,6 +98,12 @@ pub struct Push {
     /// The object that the ref was seen at, where this does not go on from it: it may have come late.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub late_for: Option<String>,
+    /// The teller of it.
+    #[serde(default)]
+    pub told_by: Teller,
+    /// It was told of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<Same>,
     /// Author of the push.
     pub actor: Actor,
 }
@@ -176,7 +205,7 @@ impl Pull {
 }
 
 impl Event {
-    /// Makes a key: changes with the same one within minutes are the same change.
+    /// Makes a key: changes with the same one within minutes are the same change, and pushes may be.
     pub fn key(&self) -> String {
         match self {
             Event::Push(push) => format!("{} {} {}", push.reference, push.before, push.after),

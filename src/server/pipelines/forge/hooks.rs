@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 /// The part of an address that is ours wherever the control plane is.
 const PLACE: &str = "/api/v3/hooks/";
-/// What signing tokens of GitLab begin with.
+/// Beginning of the signing tokens of GitLab.
 pub const SIGNING: &str = "whsec_";
 
 /// Webhooks of one repository, and the one that leads here.
@@ -182,7 +182,7 @@ impl Hooks {
                 "{said}; the forge does not know the token, or its time is over: set another (`--with-token`)"
             ),
             403 => format!("{said}; the token has no right to make webhooks: {rights}"),
-            // What a token may not see is hidden from it.
+            // A forge hides from a token whatever that may not see.
             404 => format!(
                 "{said}; there is no such repository there, or the token has no right to its webhooks: {rights}"
             ),

@@ -2,14 +2,15 @@
 //! which is kept until shortly before its end.
 
 use crate::http::Error;
-use crate::http::caller::{Answer, Caller, Outgoing};
+use crate::http::caller::{AnyAnswer, Caller, Outgoing};
 use crate::http::retry::retry_after;
 use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::limits::pause;
 use crate::server::pipelines::forge::words::{answered, headers, path};
-use crate::server::secrets::access;
-use crate::server::secrets::app::{self, AccessScope, App, Kept, NoToken, Rights};
+use crate::server::secrets::app::{self, AccessScope, App, KeptToken, NoToken, Rights};
+use crate::server::secrets::pace::TokenPace;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
 use crate::server::store::read;
@@ -18,6 +19,7 @@ use crate::server::store::tables::forge;
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// A token is not used in the last minutes of its time.
@@ -40,7 +42,7 @@ enum Found {
 
 fn find(view: &View, sealer: &Sealer, project: &ProjectId, rights: Rights) -> Result<Found, StoreError> {
     let Some(found) = app::of_project(view, sealer, project)? else { return Ok(Found::None) };
-    let app::Found { owner, app } = found;
+    let app::FoundApp { owner, app } = found;
     let app = match app {
         Ok(app) => app,
         Err(why) => {
@@ -88,8 +90,15 @@ pub async fn token(
             return Ok(Some(kept.token.clone()));
         }
     }
+    let pace = pace(state, &scope.api, &app.id, &scope.repository);
+    if let Some(rest) = pace.rest() {
+        let (id, seconds) = (&app.id, rest.as_secs() + 1);
+        let why =
+            format!("the forge has asked for a pause of the GitHub App {id}, which ends in {seconds} s");
+        return Ok(Some(Err(NoToken::Unanswered(why))));
+    }
     let (by, of) = (app.clone(), scope);
-    let got = tokio::task::spawn_blocking(move || get(&by, &of, now)).await;
+    let got = tokio::task::spawn_blocking(move || get(&by, &of, &pace, now)).await;
     let broken_off = |_| Err(NoToken::Unanswered("the call for a token was broken off".to_owned()));
     let got = got.unwrap_or_else(broken_off);
     let (token, until) = match got {
@@ -99,22 +108,18 @@ pub async fn token(
             (Err(why), now.plus(AGAIN))
         }
     };
-    *kept = Some(Kept { app, token: token.clone(), until });
+    *kept = Some(KeptToken { app, token: token.clone(), until });
     Ok(Some(token))
 }
 
-/// Whether a token of an API may be shown to whoever a repository is fetched from: to the same host only. GitHub's own
-/// API has a host of its own.
-pub fn is_of_api(api: &str, url: &str) -> bool {
-    let host =
-        |text: &str| access::place(text).map_or_else(String::new, |(_, host)| host.to_ascii_lowercase());
-    let (of_api, of_url) = (host(api), host(url));
-    let is_web = url.starts_with("https://") || url.starts_with("http://");
-    is_web && !of_url.is_empty() && of_api.strip_prefix("api.").unwrap_or(&of_api) == of_url
+/// The pace of an App at the account that a repository is of: limits are for all tokens of an installation.
+pub fn pace(state: &Shared, api: &str, app: &str, repository: &str) -> Arc<TokenPace> {
+    let account = repository.split('/').next().unwrap_or_default().to_ascii_lowercase();
+    state.paces.of(&[api, "app", app, &account])
 }
 
 /// Gets a token from the forge, with the end of its time.
-fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), NoToken> {
+fn get(app: &App, scope: &AccessScope, pace: &TokenPace, now: Millis) -> Result<(Secret, Millis), NoToken> {
     let word = app.word(now).map_err(NoToken::Refused)?;
     let failed = |error: Error| match error.is_retryable() {
         true => NoToken::Unanswered(error.to_string()),
@@ -123,7 +128,18 @@ fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), 
     let caller = Caller::new(false).map_err(failed)?;
     let call = |method, path: &str, body: &[u8]| {
         let (url, headers) = (format!("{}{path}", scope.api), headers(Forge::GitHub, word.expose()));
-        caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)
+        let answer =
+            caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)?;
+        match (pause(pace, &answer), answer.status) {
+            (Some(_), 400..) => {
+                let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
+                Err(NoToken::Unanswered(format!(
+                    "the GitHub App {} gets no token for `{}` now: {said}; it is tried again",
+                    app.id, scope.repository
+                )))
+            }
+            _ => Ok(answer),
+        }
     };
     let installation = match &app.installation {
         Some(id) => id.clone(),
@@ -151,7 +167,7 @@ fn get(app: &App, scope: &AccessScope, now: Millis) -> Result<(Secret, Millis), 
 }
 
 /// An answer of the forge without a token, as a sentence about what to do.
-fn refused(app: &App, scope: &AccessScope, answer: &Answer, is_search: bool) -> NoToken {
+fn refused(app: &App, scope: &AccessScope, answer: &AnyAnswer, is_search: bool) -> NoToken {
     let (id, repository, rights) = (&app.id, &scope.repository, scope.rights.said());
     let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
     let advice = match answer.status {
@@ -186,22 +202,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_shown_to_the_host_of_its_api_only() {
-        for (api, url, is_same) in [
-            ("https://api.github.com", "https://github.com/acme/app.git", true),
-            ("https://api.acme.ghe.com", "https://acme.ghe.com/acme/app", true),
-            ("https://git.example:8443/api/v3", "https://x@GIT.example/acme/app", true),
-            ("http://127.0.0.1:1", "http://127.0.0.1:2/app.git", true),
-            ("https://api.github.com", "https://github.com.example/acme/app", false),
-            ("https://api.github.com", "https://github.com@example/acme/app", false),
-            ("https://api.github.com", "git@github.com:acme/app", false),
-            ("https://api.github.com", "file:///srv/app", false),
-        ] {
-            assert_eq!(is_of_api(api, url), is_same, "{api} {url}");
-        }
-    }
-
-    #[test]
     fn refusals_say_what_to_do() {
         let app = App { id: "7".to_owned(), installation: None, key: Secret::new("") };
         let scope = AccessScope {
@@ -215,7 +215,7 @@ mod tests {
             refused(
                 &app,
                 &scope,
-                &Answer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
+                &AnyAnswer { status, headers, body: b"{\"message\":\"no\"}".to_vec() },
                 is_search,
             )
         };

@@ -1,17 +1,20 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
 //! `receive` takes what a forge sends: `signature` believes it, `payload` reads it, `rules` decide, and the store keeps
-//! it before the forge is answered. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
+//! it before the forge is answered; `copies` tells pushes from news of pushes that are known. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
 //! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 //! All of these that wait for their time do so in `rounds`.
 //!
-//! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App.
+//! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App,
+//! within the `limits` that the forge sets.
 //! `access` lets git in, `round` tries the whole way there and back by `hooks`, `unchanged` spares `poll` what has not changed.
 
 pub mod access;
+mod copies;
 pub mod event;
 pub mod hooks;
 pub mod installation;
+mod limits;
 pub mod outgoing;
 pub mod payload;
 mod poll;

@@ -7,8 +7,10 @@ mod github;
 mod gitlab;
 pub mod parts;
 
-use crate::server::pipelines::forge::event::{Actor, Event, Push, is_object};
-use crate::server::pipelines::forge::payload::parts::{Delivery, Repository, is_built, needed, shown, text};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, Push, is_object};
+use crate::server::pipelines::forge::payload::parts::{
+    Delivery, ForgeRepository, is_built, needed, shown, text,
+};
 use crate::server::pipelines::repository::address::check_ref;
 use crate::server::store::status::Forge;
 use serde_json::Value;
@@ -33,7 +35,29 @@ pub fn read(forge: Forge, event: &str, json: &[u8]) -> Result<Delivery, String> 
     if read.changes.len() > MOST_CHANGES {
         return Err(format!("it has {} changes, the limit is {MOST_CHANGES}", read.changes.len()));
     }
-    without_wrong_ones(read)
+    without_wrong_ones(without_headless_ones(read))
+}
+
+/// Leaves pull requests out that are at no commit, as forges tell of one whose branch is gone: nothing is wrong with the
+/// delivery, and there is nothing to build. One that was closed is forgotten by its number.
+fn without_headless_ones(mut read: Delivery) -> Delivery {
+    let mut remark = None;
+    read.changes.retain(|change| match change {
+        Event::Pull(pull) if pull.action != Action::Closed => {
+            let lack = match (pull.head.is_empty(), pull.head_branch.is_empty()) {
+                (true, _) => "commit",
+                (false, true) => "branch",
+                (false, false) => return true,
+            };
+            remark = Some(format!("pull request {} has no head {lack}: nothing is built of it", pull.number));
+            false
+        }
+        _ => true,
+    });
+    match remark {
+        Some(remark) => Delivery { remark, ..read },
+        None => read,
+    }
 }
 
 /// Leaves changes out that cannot be, so that others of the same delivery are built; an error when none is left.
@@ -67,6 +91,8 @@ fn check(change: &Event) -> Result<(), String> {
                 }
             }
         }
+        // It is known by its number, and its branch may be gone.
+        Event::Pull(pull) if pull.action == Action::Closed => {}
         Event::Pull(pull) => {
             check_ref(&pull.head_branch)?;
             if !pull.base_branch.is_empty() {
@@ -84,7 +110,7 @@ fn check(change: &Event) -> Result<(), String> {
 /// The event of the post-receive hook that we print.
 fn plain(value: &Value) -> Result<Delivery, String> {
     let name = needed(value, "repository")?;
-    let repository = Some(Repository { id: name.clone(), full_name: name });
+    let repository = Some(ForgeRepository { id: name.clone(), full_name: name });
     let changes = value["changes"].as_array().ok_or("it has no list `changes`")?;
     let actor = Actor { login: text(value, "pusher"), avatar_url: None };
     let mut pushes = Vec::new();

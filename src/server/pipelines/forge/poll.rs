@@ -2,11 +2,11 @@
 
 use crate::logging::record;
 use crate::server::ids::ProjectId;
-use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push};
-use crate::server::pipelines::forge::receive::{Stored, take};
+use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push, Teller};
+use crate::server::pipelines::forge::receive::{SAME, Stored, take};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
-use crate::server::pipelines::repository::look::Listed;
+use crate::server::pipelines::repository::look::ListedRef;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{DeliverySource, Forge, Verdict};
@@ -81,9 +81,13 @@ async fn look(
     let of = id.clone();
     let found = state
         .store
-        .read(move |view| Ok(forge::connection(view, &of)?.zip(read::project(view, &of)?)))
+        .read(move |view| {
+            let last = deliveries::last_event(view)?;
+            let found = forge::connection(view, &of)?.zip(read::project(view, &of)?);
+            Ok(found.map(|(connection, project)| (connection, project, last)))
+        })
         .await?;
-    let Some((connection, project)) = found else { return Ok(()) };
+    let Some((connection, project, last)) = found else { return Ok(()) };
     let listed = match &project.repository_url {
         None => Err("the project has no repository to read from".to_owned()),
         Some(url) => {
@@ -126,10 +130,13 @@ async fn look(
         Ok(Some(listed)) => {
             let steps = steps(state, &project, &listed).await?;
             let write = move |tx: &Tx<'_>| {
-                note(tx, &project, &connection, &listed, &steps, now)?;
-                forge::set_polled(tx, &project.id, None, next)
+                let is_whole = note(tx, &project, &connection, &Look { listed, steps, last }, now)?;
+                forge::set_polled(tx, &project.id, None, next).map(|()| is_whole)
             };
-            state.store.write(write).await
+            if !state.store.write(write).await? {
+                unchanged.keep(id, None);
+            }
+            Ok(())
         }
     }
 }
@@ -138,7 +145,7 @@ async fn look(
 type Steps = BTreeMap<String, Vec<String>>;
 
 /// Finds the commits of each branch that has moved, for projects that want each of them built.
-async fn steps(state: &Shared, project: &Project, listed: &[Listed]) -> Result<Steps, StoreError> {
+async fn steps(state: &Shared, project: &Project, listed: &[ListedRef]) -> Result<Steps, StoreError> {
     let id = project.id.clone();
     let read = move |view: &View| {
         let wants = projects::settings(view, &id)?.is_some_and(|settings| settings.is_each_commit_built);
@@ -196,24 +203,46 @@ fn host_of(url: &str) -> &str {
     rest.rsplit_once('@').map_or(rest, |(_, host)| host)
 }
 
-/// Compares what is there with what was seen before, and stores the changes. The first look finds no news.
+/// A look at the refs of a repository.
+struct Look {
+    /// The refs that are there.
+    listed: Vec<ListedRef>,
+    /// The commits between.
+    steps: Steps,
+    /// The place of the last change that was told of before it.
+    last: i64,
+}
+
+/// Compares what is there with what was seen before, and stores the changes. The first look finds no news. False when
+/// something was left to the next look.
 fn note(
     tx: &Tx<'_>,
     project: &Project,
     connection: &Connection,
-    listed: &[Listed],
-    steps: &Steps,
+    look: &Look,
     now: Millis,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let seen = forge::refs(tx, &project.id)?;
-    let changes = if connection.is_listed { differences(&seen, listed) } else { Vec::new() };
-    if !connection.is_listed {
-        for one in listed {
-            forge::see_ref(tx, &project.id, &one.name, Some(&one.object))?;
+    // What a webhook told meanwhile may be newer than the list: the next look compares it.
+    let is_told = |name: &str| deliveries::is_told_after(tx, &project.id, name, look.last);
+    let (mut changes, mut is_whole) = (Vec::new(), true);
+    if connection.is_listed {
+        for push in differences(&seen, &look.listed) {
+            match is_told(&push.reference)? {
+                true => is_whole = false,
+                false => changes.push(push),
+            }
+        }
+    } else {
+        for one in &look.listed {
+            match is_told(&one.name)? {
+                true => is_whole = false,
+                false => forge::see_ref(tx, &project.id, &one.name, Some(&one.object))?,
+            }
         }
     }
     if changes.is_empty() {
-        return Ok(());
+        return Ok(is_whole);
     }
     let new = NewDelivery {
         project: &project.id,
@@ -225,16 +254,16 @@ fn note(
         sentence: &format!("{} of its refs differ from what was seen before", changes.len()),
     };
     let seq = deliveries::add(tx, &new, now)?;
-    let of = Stored { seq, project, is_cloud: false, now };
-    for push in changes.into_iter().flat_map(|push| one_by_one(push, steps)) {
+    let of = Stored { seq, project, is_cloud: false, by: Teller::Look, since: now.minus(SAME), now };
+    for push in changes.into_iter().flat_map(|push| one_by_one(push, &look.steps)) {
         take(tx, &of, Event::Push(push))?;
     }
     tx.effect(Effect::ForgeWork);
-    Ok(())
+    Ok(is_whole)
 }
 
 /// The changes that lead from what was seen to what is there.
-fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> {
+fn differences(seen: &BTreeMap<String, String>, listed: &[ListedRef]) -> Vec<Push> {
     let mut changes = Vec::new();
     let actor = Actor::default();
     for one in listed {
@@ -271,11 +300,78 @@ fn differences(seen: &BTreeMap<String, String>, listed: &[Listed]) -> Vec<Push> 
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use crate::server::store::Store;
+    use crate::server::store::tables::projects::ensure_project;
 
-    fn listed(name: &str, object: &str, commit: &str) -> Listed {
-        Listed { name: name.to_owned(), object: object.to_owned(), commit: commit.to_owned() }
+    fn connection(failures: u32) -> Connection {
+        Connection {
+            project: "p".into(),
+            forge: Forge::Git,
+            repository: None,
+            full_name: None,
+            api_url: None,
+            poll_ms: Some(60_000),
+            poll_failures: failures,
+            poll_message: None,
+            is_listed: true,
+            token_message: None,
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_older_than_what_a_webhook_tells_moves_nothing_back() {
+        const MAIN: &str = "refs/heads/main";
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let write = |tx: &Tx<'_>| {
+            let id = ensure_project(tx, "gh/acme/app", None, Millis(0))?.project;
+            let project = read::project(tx, &id)?.unwrap();
+            forge::see_ref(tx, &id, MAIN, Some("a"))?;
+            let last = deliveries::last_event(tx)?;
+            let look = |last| Look { listed: vec![listed(MAIN, "a", "a")], steps: Steps::new(), last };
+            // It comes while the refs are listed.
+            let push = Push {
+                reference: MAIN.to_owned(),
+                before: "a".to_owned(),
+                after: "b".to_owned(),
+                commit: "b".to_owned(),
+                ..Push::default()
+            };
+            let new = NewDelivery {
+                project: &id,
+                delivery: "d",
+                source: DeliverySource::Webhook,
+                event: "push",
+                verdict: Verdict::Accepted,
+                is_strange: false,
+                sentence: "",
+            };
+            let seq = deliveries::add(tx, &new, Millis(1))?;
+            let of = Stored {
+                seq,
+                project: &project,
+                is_cloud: false,
+                by: Teller::Unnamed,
+                since: Millis(0),
+                now: Millis(1),
+            };
+            take(tx, &of, Event::Push(push))?;
+            let is_whole = note(tx, &project, &connection(0), &look(last), Millis(2))?;
+            let after = (is_whole, forge::seen_ref(tx, &id, MAIN)?);
+            // One that begins later finds what it finds.
+            let is_whole = note(tx, &project, &connection(0), &look(last + 1), Millis(3))?;
+            Ok((after, (is_whole, forge::seen_ref(tx, &id, MAIN)?)))
+        };
+        let (first, second) = store.write_blocking(write).unwrap();
+        assert_eq!(first, (false, Some("b".to_owned())));
+        assert_eq!(second, (true, Some("a".to_owned())));
+    }
+
+    fn listed(name: &str, object: &str, commit: &str) -> ListedRef {
+        ListedRef { name: name.to_owned(), object: object.to_owned(), commit: commit.to_owned() }
     }
 
     #[test]
@@ -328,18 +424,6 @@ mod tests {
         ] {
             assert_eq!(host_of(url), host, "{url}");
         }
-        let connection = |failures| Connection {
-            project: "p".into(),
-            forge: Forge::Git,
-            repository: None,
-            full_name: None,
-            api_url: None,
-            poll_ms: Some(60_000),
-            poll_failures: failures,
-            poll_message: None,
-            is_listed: true,
-            token_message: None,
-        };
         let within = |at: Millis, seconds: u64| (seconds * 900..=seconds * 1100).contains(&at.0);
         assert!(within(next_look(&connection(0), false, Millis(0)), 60));
         assert!(within(next_look(&connection(2), true, Millis(0)), 240));

@@ -2,11 +2,12 @@
 
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::pipelines::forge::event::{Action, Event, Pull, Push};
+use crate::server::pipelines::forge::copies;
+use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, Teller};
 use crate::server::pipelines::forge::payload;
-use crate::server::pipelines::forge::payload::parts::{Delivery, Repository};
+use crate::server::pipelines::forge::payload::parts::{Delivery, ForgeRepository};
 use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
-use crate::server::pipelines::forge::signature::{Content, names, sender, verify};
+use crate::server::pipelines::forge::signature::{BodyContent, hook, names, sender, verify};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
@@ -15,6 +16,7 @@ use crate::server::store::status::{DeliverySource, EventState, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::forge::{self, Connection, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
+use crate::server::store::tables::reports;
 use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
@@ -24,8 +26,8 @@ use serde::Deserialize as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-/// Changes that are alike within this time are the same one, told twice.
-const SAME: Duration = Duration::from_secs(10 * 60);
+/// Changes that are alike within this time are the same one, told twice; pushes unless `copies` says otherwise.
+pub(super) const SAME: Duration = Duration::from_secs(10 * 60);
 /// Deliveries that are not believed are written down no more often than this.
 const BETWEEN_REFUSED: Duration = Duration::from_secs(1);
 /// Addresses whose deliveries are counted at a time, while they are not believed.
@@ -102,17 +104,22 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
         Ok(Some(known)) => known,
         Ok(None) => {
             // As much work as for one that is there.
-            if let Some(content) = Content::of(headers, body) {
+            if let Some(content) = BodyContent::of(headers, body) {
                 let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
             }
             return Received::unauthorized();
         }
         Err(error) => return not_stored(&error),
     };
-    let (event, id) = names(known.connection.forge, headers);
+    let forge = known.connection.forge;
+    let (event, id) = names(forge, headers);
+    let has_id = id.is_some();
     let id = id.unwrap_or_else(|| crate::system::hex(digest(&SHA256, body).as_ref()));
     match read_delivery(&known, headers, body, &event) {
-        Ok(delivery) => store(state, known, id, event, delivery).await,
+        Ok(delivery) => {
+            let by = hook(forge, headers).map_or(Teller::Unnamed, Teller::Hook);
+            store(state, known, Sent { id, has_id, event, by }, delivery).await
+        }
         Err(refused) => {
             let answer = match refused.status {
                 401 => Received::unauthorized(),
@@ -132,7 +139,7 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         note(state, project, id, event, refused.why, false).await;
         return;
     }
-    // Whoever guesses addresses costs no write, and has no part in the count.
+    // A guessed address costs no write, and has no part in the count.
     let of = project.clone();
     if !matches!(state.store.read(move |view| forge::connection(view, &of)).await, Ok(Some(_))) {
         return;
@@ -211,10 +218,10 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
         None => return Err(Refused::stranger(401, "no header names an event of a forge")),
     }
     let kind = "its content type is neither `application/json` nor `application/x-www-form-urlencoded`";
-    let content = Content::of(headers, body);
+    let content = BodyContent::of(headers, body);
     let is_other = content.is_none();
     // A body of another content type may still be signed correctly, so the signature is checked first.
-    let content = content.unwrap_or(Content { body, payload: None });
+    let content = content.unwrap_or(BodyContent { body, payload: None });
     verify(wanted, headers, &content, &known.secrets, Millis::now())
         .map_err(|why| Refused::stranger(401, why))?;
     if is_other {
@@ -235,8 +242,8 @@ fn read_delivery(known: &Known, headers: &HeaderMap, body: &[u8], event: &str) -
 
 /// A right secret of one project must not start another: the repository is the one of the first delivery, which has the
 /// name of the project or of its address.
-fn check_repository(known: &Known, repository: &Repository) -> Result<(), String> {
-    let Repository { id, full_name } = repository;
+fn check_repository(known: &Known, repository: &ForgeRepository) -> Result<(), String> {
+    let ForgeRepository { id, full_name } = repository;
     match &known.connection.repository {
         Some(wanted) if wanted == id => Ok(()),
         Some(wanted) => {
@@ -264,19 +271,42 @@ fn check_repository(known: &Known, repository: &Repository) -> Result<(), String
     }
 }
 
-async fn store(state: &Shared, known: Known, id: String, event: String, delivery: Delivery) -> Received {
+/// A delivery as its headers describe it.
+struct Sent {
+    /// The forge's id of it, or one that stands for its body.
+    id: String,
+    /// Whether it has an id of the forge.
+    has_id: bool,
+    /// The forge's name of the event.
+    event: String,
+    /// The hook that it was sent by.
+    by: Teller,
+}
+
+async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> Received {
     let now = Millis::now();
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;
+        let Sent { mut id, has_id, event, by } = sent;
         if let Some(before) = deliveries::find(tx, &project.id, &id)? {
-            if !deliveries::has_failed(tx, before)? {
+            if deliveries::has_failed(tx, before)? {
+                // A forge sends it again because somebody asked it to: what failed for good is taken anew.
+                deliveries::delete(tx, before)?;
+            } else if has_id || !delivery.changes.iter().all(|change| matches!(change, Event::Push(_))) {
                 return Ok(Received::new(200, "this delivery came before: nothing is done again"));
+            } else {
+                // Words that came before may tell of another push: of a branch that has been elsewhere meanwhile.
+                id = format!("{id} {}", crate::server::ids::fresh_uuid());
             }
-            // A forge sends it again because somebody asked it to: what failed for good is taken anew.
-            deliveries::delete(tx, before)?;
         }
-        if let Some(Repository { id, full_name }) = &delivery.repository {
+        if let Some(ForgeRepository { id, full_name }) = &delivery.repository {
+            let is_known = known.connection.repository.is_some();
             forge::pin(tx, &project.id, id, full_name)?;
+            if is_known && !full_name.is_empty() && forge::rename(tx, &project.id, id, full_name)? {
+                // What the old name led nowhere with is told by the new one.
+                reports::hurry(tx, &project.id, now)?;
+                tx.effect(Effect::Connected);
+            }
         }
         let verdict = if delivery.changes.is_empty() { Verdict::Ignored } else { Verdict::Accepted };
         let sentence = if delivery.changes.is_empty() {
@@ -296,7 +326,9 @@ async fn store(state: &Shared, known: Known, id: String, event: String, delivery
             sentence: &sentence,
         };
         let seq = deliveries::add(tx, &new, now)?;
-        let of = Stored { seq, project, is_cloud: known.connection.forge == Forge::BitbucketCloud, now };
+        let since = if has_id { now.minus(SAME) } else { Millis(0) };
+        let is_cloud = known.connection.forge == Forge::BitbucketCloud;
+        let of = Stored { seq, project, is_cloud, by, since, now };
         let (mut pipelines, mut last) = (Vec::new(), sentence);
         for change in delivery.changes {
             match take(tx, &of, change)? {
@@ -329,6 +361,10 @@ pub(super) struct Stored<'a> {
     pub(super) project: &'a Project,
     /// Whether its forge tells of edits as of new heads.
     pub(super) is_cloud: bool,
+    /// The teller of its pushes.
+    pub(super) by: Teller,
+    /// Pushes that were told of since then may be the same.
+    pub(super) since: Millis,
     /// The time of its coming.
     pub(super) now: Millis,
 }
@@ -348,8 +384,21 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
     let key = change.key();
     let since = of.now.minus(SAME);
     let pipeline = PipelineId::fresh();
-    let decision = if deliveries::has_key_since(tx, project, &key, since)? {
-        BuildDecision::Skip("the same change was told of within the last 10 minutes".to_owned())
+    let is_known = match &mut change {
+        Event::Push(push) => {
+            push.told_by = of.by.clone();
+            push.same = told_before(tx, project, push, of.since)?;
+            if push.same.is_some() && of.by == Teller::Look {
+                // Whoever looks knows where it is, told or not.
+                let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
+                forge::see_ref(tx, project, &push.reference, object)?;
+            }
+            push.same.is_some()
+        }
+        _ => deliveries::has_key_since(tx, project, &key, since)?,
+    };
+    let decision = if is_known {
+        BuildDecision::Skip("the same change was told of before".to_owned())
     } else {
         see(tx, of, &mut change)?;
         decide(tx, of.project, &settings, &change, since)?
@@ -374,6 +423,28 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
         BuildDecision::Start => Taken::Waits(pipeline),
         BuildDecision::Skip(why) => Taken::Skipped(why),
     })
+}
+
+/// How a push is known, if it was told of before.
+fn told_before(
+    view: &View,
+    project: &ProjectId,
+    push: &Push,
+    since: Millis,
+) -> Result<Option<Same>, StoreError> {
+    let change = Event::Push(push.clone());
+    let leads = |builds: String| deliveries::leads_since(view, project, &builds, since);
+    let is_like_another = deliveries::has_key_since(view, project, &change.key(), since)?
+        || change.builds().map(leads).transpose()?.unwrap_or_default();
+    if !is_like_another {
+        return Ok(None);
+    }
+    let stored = deliveries::of_ref(view, project, &push.reference, since)?;
+    let pushes = stored.iter().filter_map(|stored| match Event::deserialize(&stored.event) {
+        Ok(Event::Push(push)) => Some(push),
+        _ => None,
+    });
+    Ok(copies::same(&pushes.collect::<Vec<_>>(), push))
 }
 
 /// The changes of a delivery that started nothing, when they are asked for again.

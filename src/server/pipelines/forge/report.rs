@@ -5,26 +5,23 @@
 
 use crate::http::caller::LazyCaller;
 use crate::logging::record;
-use crate::protocol::Secret;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::installation;
-use crate::server::pipelines::forge::reach::{Reach, Reached, has_way, reach};
+use crate::server::pipelines::forge::reach::{NoAnswer, Reach, Reached, TokenSource, has_way, reach};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::words::{self, PREFIX, Reply};
 use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
-use crate::server::store::status::{Forge, JobType, ReportState};
+use crate::server::store::status::{JobType, ReportState};
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
-use crate::server::store::tables::reports::{self, Changed, JobFacts, PipelineFacts, Report};
+use crate::server::store::tables::reports::{self, Changed, CommitStatus, JobFacts, PipelineFacts};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use ring::digest::{SHA256, digest};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::Instant;
 
 /// Pause between two looks for what has changed: a job that ends within it was never told to be running.
 const BETWEEN: Duration = Duration::from_millis(250);
@@ -34,19 +31,16 @@ const IDLE: Duration = Duration::from_secs(60);
 const BATCH: u32 = 200;
 /// How long a forge is tried to be told.
 const PATIENCE: Duration = Duration::from_secs(24 * 60 * 60);
-/// Pause between two calls that go by one token, where the forge minds.
-const BETWEEN_CALLS: Duration = Duration::from_secs(1);
 /// Wait while there is no token that opens anything, in seconds: one that is set ends it.
 const NO_TOKEN_SECONDS: u64 = 300;
+/// Wait while a forge says that the repository is elsewhere, in seconds: a delivery by its new name ends it.
+const MOVED_SECONDS: u64 = 300;
 /// How long it is remembered what a forge was told.
 const KEPT: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// When a token may be used again, by its hash.
-type Tokens = Arc<Mutex<HashMap<Vec<u8>, Instant>>>;
-
 /// Works until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let (caller, busy, tokens) = (Arc::new(LazyCaller::default()), Busy::new(), Tokens::default());
+    let (caller, busy) = (Arc::new(LazyCaller::default()), Busy::new());
     let rounds = Rounds {
         what: "look for what forges are to be told",
         woken: Some(state.hub.reports()),
@@ -54,7 +48,7 @@ pub(super) async fn run(state: Shared) {
         least: BETWEEN,
         pause: BETWEEN,
     };
-    rounds.run(&state, |now| pass(&state, &caller, &busy, &tokens, now)).await;
+    rounds.run(&state, |now| pass(&state, &caller, &busy, now)).await;
 }
 
 /// Forgets what forges were told long ago.
@@ -67,7 +61,6 @@ async fn pass(
     state: &Shared,
     caller: &Arc<LazyCaller>,
     busy: &Busy<ProjectId>,
-    tokens: &Tokens,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     while state.store.read(reports::has_changed).await? {
@@ -79,15 +72,15 @@ async fn pass(
     if due.is_empty() {
         return state.store.read(reports::next).await;
     }
-    let mut by_project: BTreeMap<ProjectId, Vec<Report>> = BTreeMap::new();
+    let mut by_project: BTreeMap<ProjectId, Vec<CommitStatus>> = BTreeMap::new();
     for report in due {
         by_project.entry(report.project.clone()).or_default().push(report);
     }
     for (project, due) in by_project {
         let at_work = busy.enter(project.clone());
-        let (state, caller, tokens) = (state.clone(), Arc::clone(caller), Arc::clone(tokens));
+        let (state, caller) = (state.clone(), Arc::clone(caller));
         tokio::spawn(async move {
-            if let Err(error) = tell_all(&state, &caller, &tokens, &project, due).await {
+            if let Err(error) = tell_all(&state, &caller, &project, due).await {
                 log::error!("failed to write down what a forge was told: {error}");
             }
             drop(at_work);
@@ -134,7 +127,11 @@ fn prefix(settings: &ProjectSettings) -> &str {
     if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
 }
 
-fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Option<Report>, StoreError> {
+fn of_job(
+    view: &View,
+    server: &ServerSettings,
+    facts: &JobFacts,
+) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
     if matches!(facts.kind, JobType::Lock | JobType::Unlock) {
@@ -157,7 +154,7 @@ fn of_job(view: &View, server: &ServerSettings, facts: &JobFacts) -> Result<Opti
         Some(number) => server.job_url(&slug, number),
         None => format!("{}/{slug}", server.public_url),
     };
-    Ok(Some(Report {
+    Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}{name}", prefix(&settings)),
@@ -176,11 +173,11 @@ fn of_pipeline(
     view: &View,
     server: &ServerSettings,
     facts: &PipelineFacts,
-) -> Result<Option<Report>, StoreError> {
+) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
     let first = facts.errors.first().map_or("the config has errors", |error| error.message.as_str());
-    Ok(Some(Report {
+    Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}config", prefix(&settings)),
@@ -221,9 +218,8 @@ fn in_words(state: ReportState, took: Option<Duration>, step: Option<&str>, by: 
 async fn tell_all(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Tokens,
     project: &ProjectId,
-    due: Vec<Report>,
+    due: Vec<CommitStatus>,
 ) -> Result<(), StoreError> {
     let way = match reach(state, project, Rights::Statuses).await? {
         Reach::Open(way) => way,
@@ -251,7 +247,7 @@ async fn tell_all(
         }
         let key = report.clone();
         let Some(report) = state.store.read(move |view| reports::again(view, &key)).await? else { continue };
-        if !tell(state, caller, tokens, &way, report).await? {
+        if !tell(state, caller, &way, report).await? {
             return Ok(());
         }
     }
@@ -261,7 +257,7 @@ async fn tell_all(
 /// Postpones all that is due, by how often the first of it was tried.
 async fn later(
     state: &Shared,
-    due: Vec<Report>,
+    due: Vec<CommitStatus>,
     seconds: impl Fn(u32) -> u64,
     why: String,
 ) -> Result<(), StoreError> {
@@ -274,9 +270,8 @@ async fn later(
 async fn tell(
     state: &Shared,
     caller: &Arc<LazyCaller>,
-    tokens: &Tokens,
     way: &Reached,
-    report: Report,
+    report: CommitStatus,
 ) -> Result<bool, StoreError> {
     let kind = way.connection.forge;
     let word = words::word(kind, report.state, report.sent_word.is_some());
@@ -289,26 +284,38 @@ async fn tell(
         state.store.write(move |tx| reports::set_sent(tx, &report, told, None)).await?;
         return Ok(true);
     };
-    if kind == Forge::GitHub {
-        take_turn(tokens, &way.token).await;
-    }
     let call = words::call(kind, &way.api, &way.name, &report, word);
     let called = way.call(caller, "POST", call.url, Vec::new(), Some(&call.body)).await;
     let now = Millis::now();
     let verdict = match called {
-        Err(error) => {
+        Err(NoAnswer::Paused(rest)) => {
+            // It was not tried: whatever goes by this token waits.
+            let (project, until) = (report.project, now.plus(rest));
+            let why = NoAnswer::Paused(rest).to_string();
+            state.store.write(move |tx| reports::postpone_all(tx, &project, &why, until)).await?;
+            return Ok(false);
+        }
+        Err(NoAnswer::Failed(error)) => {
             let seconds = words::doubled(report.attempts);
             Reply::Later { seconds, whole: false, why: error.to_string() }
         }
+        Ok(answer) if (300..400).contains(&answer.status) => {
+            Reply::Later { seconds: MOVED_SECONDS, whole: true, why: words::said(&answer) }
+        }
         Ok(answer) => {
-            let header = |name: &str| answer.header(name).map(str::to_owned);
-            let wait = words::asked_wait(header, now.0 / 1000);
-            words::verdict(kind, answer.status, &String::from_utf8_lossy(&answer.body), report.attempts, wait)
+            let pause = way.pace.rest().map(|rest| rest.as_secs().max(1));
+            words::verdict(
+                kind,
+                answer.status,
+                &String::from_utf8_lossy(&answer.body),
+                report.attempts,
+                pause,
+            )
         }
     };
     let verdict = match verdict {
         // Another installation, other rights: the App may get a token that is better than this one.
-        Reply::BadToken(why) if way.is_of_app => {
+        Reply::BadToken(why) if way.by == TokenSource::App => {
             state.installations.forget(&way.token);
             // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
@@ -319,27 +326,13 @@ async fn tell(
     note(state, Some(way), report, word, verdict, now).await
 }
 
-/// Waits until a token may be used again, and uses it.
-async fn take_turn(tokens: &Tokens, token: &Secret) {
-    let key = digest(&SHA256, token.expose().as_bytes()).as_ref().to_vec();
-    let at = {
-        let mut tokens = tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        tokens.retain(|_, next| *next > now);
-        let at = tokens.get(&key).copied().unwrap_or(now).max(now);
-        tokens.insert(key, at + BETWEEN_CALLS);
-        at
-    };
-    tokio::time::sleep_until(at).await;
-}
-
 /// Writes down what came of telling a status, by this way where there was one. Nothing is written where the project was
 /// connected anew meanwhile: the status is still to be told, by the new way. False when nothing more is to be told by this
 /// one for now.
 async fn note(
     state: &Shared,
     way: Option<&Reached>,
-    report: Report,
+    report: CommitStatus,
     word: &'static str,
     verdict: Reply,
     now: Millis,
@@ -353,7 +346,7 @@ async fn note(
     let write = move |tx: &Tx<'_>| {
         let holds = match (&way, &verdict) {
             (None, _) => true,
-            // Whoever was told was told, by whichever token.
+            // A status that a forge has taken counts, whichever token it came with.
             (Some(way), Reply::Done) => way.is_same_place(tx)?,
             (Some(way), _) => way.is_same_way(tx, &sealer)?,
         };

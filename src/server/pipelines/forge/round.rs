@@ -1,16 +1,16 @@
 //! The round from here to a forge and back: what it says of itself and of a repository, the webhook that it is asked to
 //! make, and the test delivery that it is asked for.
 
-use crate::http::caller::{Answer, LazyCaller};
+use crate::http::caller::{AnyAnswer, LazyCaller};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::hooks::{Hooks, id_of};
-use crate::server::pipelines::forge::reach::{Reach, Reached, reach};
-use crate::server::pipelines::forge::words::{about_calls, answered};
+use crate::server::pipelines::forge::reach::{Reach, Reached, TokenSource, reach};
+use crate::server::pipelines::forge::words::{about_calls, said};
 use crate::server::secrets::app::Rights;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
 use crate::server::store::status::{DeliverySource, Verdict};
-use crate::server::store::tables::deliveries::{self, Delivery};
+use crate::server::store::tables::deliveries::{self, ShownDelivery};
 use crate::server::store::{Error as StoreError, View};
 use serde_json::Value;
 use std::fmt::Display;
@@ -43,15 +43,15 @@ async fn ask(
     method: &'static str,
     url: String,
     body: Option<&Value>,
-) -> Result<Answer, String> {
+) -> Result<AnyAnswer, String> {
     match way.call(caller, method, url, Vec::new(), body).await {
         Ok(answer) if (200..300).contains(&answer.status) => Ok(answer),
-        Ok(answer) => Err(answered(answer.status, &String::from_utf8_lossy(&answer.body))),
+        Ok(answer) => Err(said(&answer)),
         Err(error) => Err(error.to_string()),
     }
 }
 
-fn json(answer: &Answer) -> Value {
+fn json(answer: &AnyAnswer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
@@ -82,7 +82,7 @@ pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>,
     Ok(Some(about))
 }
 
-/// What became of the wish for a webhook.
+/// Outcome of the wish for a webhook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hooked {
     /// Whether it is there now.
@@ -109,9 +109,10 @@ impl Calls {
     async fn make(&self, method: &'static str, url: String, body: Option<&Value>) -> Result<Value, String> {
         match self.way.call(&self.caller, method, url, Vec::new(), body).await {
             Ok(answer) if (200..300).contains(&answer.status) => Ok(json(&answer)),
+            Ok(answer) if answer.status < 400 => Err(said(&answer)),
             Ok(answer) => {
                 let said = String::from_utf8_lossy(&answer.body);
-                Err(self.hooks.refused(answer.status, &said, self.way.is_of_app))
+                Err(self.hooks.refused(answer.status, &said, self.way.by == TokenSource::App))
             }
             Err(error) => Err(error.to_string()),
         }
@@ -195,10 +196,10 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
         return set(format!("{done}, but there is no test delivery: {why}"));
     }
     set(match coming(state, project, last).await? {
-        Some(Delivery { verdict: Verdict::Refused, sentence, .. }) => {
+        Some(ShownDelivery { verdict: Verdict::Refused, sentence, .. }) => {
             format!("{done}, and its test delivery was refused: {sentence}")
         }
-        Some(Delivery { event, .. }) => format!("{done}, and its test delivery came (`{event}`)"),
+        Some(ShownDelivery { event, .. }) => format!("{done}, and its test delivery came (`{event}`)"),
         None => format!(
             "{done}, but no test delivery came within {} s: can the forge reach {address}? (its own list of deliveries says)",
             COMING.as_secs()
@@ -207,12 +208,13 @@ pub async fn set_hook(state: &Shared, project: &ProjectId, address: &str) -> Res
 }
 
 /// Waits for the first delivery of a forge to a project after this one; where none came that was believed, one that was not.
-async fn coming(state: &Shared, project: &ProjectId, last: i64) -> Result<Option<Delivery>, StoreError> {
+async fn coming(state: &Shared, project: &ProjectId, last: i64) -> Result<Option<ShownDelivery>, StoreError> {
     let end = Instant::now() + COMING;
     loop {
         let id = project.clone();
         let listed = state.store.read(move |view| deliveries::list(view, &id, 10)).await?;
-        let is_it = |delivery: &Delivery| delivery.seq > last && delivery.source == DeliverySource::Webhook;
+        let is_it =
+            |delivery: &ShownDelivery| delivery.seq > last && delivery.source == DeliverySource::Webhook;
         let (strange, mut believed): (Vec<_>, Vec<_>) =
             listed.into_iter().filter(is_it).partition(|delivery| delivery.is_strange);
         let is_over = Instant::now() > end || *state.stopping.borrow();

@@ -43,11 +43,12 @@ pub(super) fn decide(settings: &ProjectSettings, facts: &Facts, event: &Event) -
 }
 
 fn decide_push(settings: &ProjectSettings, facts: &Facts, push: &Push) -> BuildDecision {
-    if push.is_deletion() {
-        return skip(format!("`{}` was deleted", push.reference));
-    }
+    // Before the deletion: some forges try it by zeros on both sides.
     if push.is_test {
         return skip("the forge tries the hook: it works");
+    }
+    if push.is_deletion() {
+        return skip(format!("`{}` was deleted", push.reference));
     }
     if push.tag().is_some() {
         return check_message(push.message.as_deref());
@@ -118,9 +119,10 @@ fn filtered(settings: &ProjectSettings, branch: &str) -> Option<String> {
     Some(format!("the branch `{branch}` is not built here (`ignore_branches` has `{ignored}`)"))
 }
 
-/// The reason why the files that changed start nothing. What cannot be told starts.
+/// The reason why the files that changed start nothing. Where it is not known which have, that starts; none that has is
+/// none that counts.
 pub(super) fn filtered_paths(settings: &ProjectSettings, changed: Option<&[String]>) -> Option<String> {
-    let changed = changed.filter(|changed| !changed.is_empty())?;
+    let changed = changed.filter(|_| wants_paths(settings))?;
     let counts = |file: &&String| {
         let any = |patterns: &[String]| patterns.iter().any(|pattern| fits(pattern, file));
         (settings.only_paths.is_empty() || any(&settings.only_paths)) && !any(&settings.ignore_paths)
@@ -243,6 +245,9 @@ mod tests {
         assert!(!plain(Push { after: "0".repeat(64), ..push("refs/heads/topic", "") }), "a deletion");
         assert!(!plain(Push { brings_nothing: true, ..push("refs/heads/topic", "") }));
         assert!(!plain(Push { is_test: true, ..push("refs/heads/main", "") }));
+        let zeros = Push { is_test: true, after: "0".repeat(40), ..push("refs/heads/main", "") };
+        let tried = decide(&usual, &Facts::default(), &Event::Push(zeros));
+        assert_eq!(tried, skip("the forge tries the hook: it works"));
         let only = ProjectSettings {
             only_branches: vec!["release/*".to_owned()],
             ignore_branches: vec!["release/old-*".to_owned()],
@@ -298,8 +303,9 @@ mod tests {
             let files: Vec<String> = files.iter().map(|file| (*file).to_owned()).collect();
             filtered_paths(&settings, Some(&files)).is_none()
         };
-        assert!(of(&["web/a.js"]) && of(&["web/README.md", "web/b.js"]) && of(&[]));
-        assert!(!of(&["web/README.md"]) && !of(&["api/a.rs"]));
+        assert!(of(&["web/a.js"]) && of(&["web/README.md", "web/b.js"]));
+        assert!(!of(&["web/README.md"]) && !of(&["api/a.rs"]) && !of(&[]));
+        assert!(filtered_paths(&ProjectSettings::default(), Some(&[])).is_none(), "no file is asked for");
         assert!(filtered_paths(&settings, None).is_none());
         for path in ["/etc/x", "../x", "a//b", "-x", "a/./b"] {
             let bad = ProjectSettings { config_path: path.to_owned(), ..ProjectSettings::default() };

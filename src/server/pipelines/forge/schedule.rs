@@ -1,14 +1,14 @@
 //! Schedules that are due: each of their times is noted and becomes a change that is worked off, in one transaction, so
 //! that it runs once whatever happens.
 
-use crate::server::ids::{PipelineId, ProjectId, ScheduleId};
+use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Event, Scheduled};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::timetable::{self, Cron};
 use crate::server::state::Shared;
 use crate::server::store::status::{DeliverySource, EventState, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
-use crate::server::store::tables::schedules::{self, BranchSchedule, Schedule};
+use crate::server::store::tables::schedules::{self, BranchSchedule, Damaged, ScheduledPipeline};
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use std::collections::{BTreeMap, HashSet};
@@ -27,20 +27,20 @@ pub(super) async fn run(state: Shared) {
         least: TICK,
         pause: Duration::ZERO,
     };
-    let said = Arc::<Mutex<HashSet<ScheduleId>>>::default();
+    let said = Arc::<Mutex<HashSet<Damaged>>>::default();
     rounds.run(&state, |now| tick_once(&state, Arc::clone(&said), now)).await;
 }
 
 /// Everything that is due at a time.
 struct Due {
     /// Schedules of the API that nothing can be read of any more.
-    damaged: Vec<ScheduleId>,
-    schedules: Vec<(Schedule, Millis)>,
+    damaged: Vec<Damaged>,
+    schedules: Vec<(ScheduledPipeline, Millis)>,
     branches: Vec<(BranchSchedule, Millis)>,
 }
 
 fn due(view: &View, now: Millis) -> Result<Due, StoreError> {
-    let (readable, damaged) = schedules::list_readable(view)?;
+    let (readable, damaged) = schedules::list(view, None)?;
     let schedules = readable.into_iter().filter_map(|schedule| {
         let at = timetable::due(&schedule.timetable, schedule.id.as_str(), schedule.last, now)?;
         Some((schedule, at))
@@ -55,14 +55,15 @@ fn due(view: &View, now: Millis) -> Result<Due, StoreError> {
 /// Looks for what is due. One that is damaged is told of once: the others go on.
 async fn tick_once(
     state: &Shared,
-    said: Arc<Mutex<HashSet<ScheduleId>>>,
+    said: Arc<Mutex<HashSet<Damaged>>>,
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     let found = state.store.read(move |view| due(view, now)).await?;
-    for id in &found.damaged {
-        if said.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone()) {
+    for one in &found.damaged {
+        if said.lock().unwrap_or_else(PoisonError::into_inner).insert(one.clone()) {
+            let Damaged { id, name } = one;
             log::error!(
-                "the schedule {id} is damaged in the database and does not run: make it anew (`/api/v2/project/SLUG/schedule`)"
+                "the schedule `{name}` ({id}) is damaged in the database and does not run: delete it and make it anew (`/api/v2/schedule/{id}`)"
             );
         }
     }
@@ -159,6 +160,7 @@ fn add(tx: &Tx<'_>, project: &ProjectId, scheduled: Scheduled, now: Millis) -> R
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
+    use crate::server::ids::ScheduleId;
     use crate::server::store::Store;
     use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::tables::schedules::Timetable;
@@ -170,8 +172,8 @@ mod tests {
     const DAYS: [&str; 7] = ["MON", "TUE", "WED", "THU", "FRI", "SAT", "SUN"];
 
     /// A schedule of the API, for every minute of these days.
-    fn every_minute(project: &ProjectId, days: &[&str], now: Millis) -> Schedule {
-        Schedule {
+    fn every_minute(project: &ProjectId, days: &[&str], now: Millis) -> ScheduledPipeline {
+        ScheduledPipeline {
             id: ScheduleId::fresh(),
             project: project.clone(),
             name: "often".to_owned(),
@@ -204,7 +206,8 @@ mod tests {
                 schedules::set_of_branch(tx, &project, "main", &every, Millis(0))?;
                 let parameters =
                     BTreeMap::from([("tag".to_owned(), json!("v1")), ("x".to_owned(), json!(1))]);
-                let schedule = Schedule { parameters, ..every_minute(&project, &["THU", "FRI"], Millis(0)) };
+                let schedule =
+                    ScheduledPipeline { parameters, ..every_minute(&project, &["THU", "FRI"], Millis(0)) };
                 schedules::set(tx, &schedule)?;
                 Ok(project)
             })
@@ -245,7 +248,7 @@ mod tests {
         assert_eq!(waiting().last().unwrap().workflows.as_deref(), Some(&["b".to_owned()][..]));
     }
 
-    /// What happens to a control plane with schedules.
+    /// An event in the life of a control plane with schedules.
     #[derive(Clone, Debug)]
     enum Step {
         /// The clock goes on by so many minutes.

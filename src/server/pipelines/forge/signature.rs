@@ -27,6 +27,18 @@ pub fn sender(headers: &HeaderMap) -> Option<Forge> {
     Some(if is_cloud { Forge::BitbucketCloud } else { forge })
 }
 
+/// The forge's id of the webhook that it sends by, where it tells one.
+pub fn hook(forge: Forge, headers: &HeaderMap) -> Option<String> {
+    let name = match forge {
+        Forge::GitHub => "x-github-hook-id",
+        Forge::GitLab => "x-gitlab-webhook-uuid",
+        Forge::BitbucketCloud => "x-hook-uuid",
+        Forge::Gitea | Forge::Forgejo | Forge::BitbucketDc | Forge::Git => return None,
+    };
+    let id = headers.get(name)?.to_str().ok()?.trim();
+    (!id.is_empty()).then(|| id.chars().take(200).collect())
+}
+
 /// The forge's name of the event, and its id of the delivery where it sends one.
 pub fn names(forge: Forge, headers: &HeaderMap) -> (String, Option<String>) {
     let (event, ids): (&str, &[&str]) = match forge {
@@ -53,14 +65,14 @@ pub fn names(forge: Forge, headers: &HeaderMap) -> (String, Option<String>) {
 
 /// The content of a body: JSON, or a form with JSON in its field `payload`.
 #[derive(Debug)]
-pub struct Content<'a> {
+pub struct BodyContent<'a> {
     /// The body as it came.
     pub body: &'a [u8],
     /// The decoded `payload`, of a form.
     pub payload: Option<Vec<u8>>,
 }
 
-impl<'a> Content<'a> {
+impl<'a> BodyContent<'a> {
     /// Reads a body by its content type. `None` when it is another one.
     pub fn of(headers: &HeaderMap, body: &'a [u8]) -> Option<Self> {
         let kind = headers.get("content-type").and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -107,7 +119,7 @@ fn form_field(body: &[u8], name: &[u8]) -> Option<Vec<u8>> {
 pub fn verify(
     forge: Forge,
     headers: &HeaderMap,
-    content: &Content<'_>,
+    content: &BodyContent<'_>,
     secrets: &[Secret],
     now: Millis,
 ) -> Result<(), &'static str> {
@@ -235,7 +247,7 @@ mod tests {
 
     fn check(forge: Forge, all: &[(&'static str, &str)], body: &[u8], secret: &str) -> bool {
         let headers = headers(all);
-        let content = Content::of(&headers, body).unwrap();
+        let content = BodyContent::of(&headers, body).unwrap();
         // The one before it is still valid while the forge is told of the new one.
         let secrets = [Secret::new("another"), Secret::new(secret)];
         verify(forge, &headers, &content, &secrets, Millis(1_700_000_060_000)).is_ok()
@@ -289,7 +301,9 @@ mod tests {
     fn a_token_is_compared_whole_and_a_signed_time_holds_for_minutes() {
         let token =
             |given: &'static str| check(Forge::GitLab, &[("x-gitlab-token", given), JSON], B1, "se cret");
-        assert!(token("se cret") && !token("se cre") && !token("se crett") && !token(""));
+        assert!(
+            token("se cret") && !token("se cre") && !token("se crett") && !token("se cret ") && !token("")
+        );
         const SECRET: &str = "whsec_c2lnbmluZy1rZXktZm9yLXRlc3RzLW9ubHktMDEyMzQ1";
         const SIGNED: &str = "v1,Jz6tj60KQ9PCkAGPJ4TBGXVO/78GmDkzxNt/lfSInLo=";
         let all = |time: &'static str, signed: &'static str| {
@@ -304,7 +318,7 @@ mod tests {
         ));
         assert!(!check(Forge::GitLab, &all("1700000001", SIGNED), B1, SECRET));
         let headers = headers(&all("1700000000", SIGNED));
-        let content = Content::of(&headers, B1).unwrap();
+        let content = BodyContent::of(&headers, B1).unwrap();
         let later = |seconds: u64| {
             let now = Millis((1_700_000_000 + seconds) * 1000);
             verify(Forge::GitLab, &headers, &content, &[Secret::new(SECRET)], now)

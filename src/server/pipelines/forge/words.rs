@@ -1,8 +1,9 @@
 //! Words to forges about a commit: names, texts and calls, each in the form that the forge takes. No IO.
 
+use crate::http::caller::AnyAnswer;
 use crate::http::encoded;
 use crate::server::store::status::{Forge, ReportState};
-use crate::server::store::tables::reports::Report;
+use crate::server::store::tables::reports::CommitStatus;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::{Value, json};
 
@@ -88,7 +89,7 @@ pub(super) fn path(full_name: &str) -> String {
 }
 
 /// The call that tells a forge a status; `api` is the base of its API, `name` the repository there.
-pub(super) fn call(forge: Forge, api: &str, name: &str, report: &Report, word: &str) -> ApiCall {
+pub(super) fn call(forge: Forge, api: &str, name: &str, report: &CommitStatus, word: &str) -> ApiCall {
     let sha = &report.revision;
     let (url, body) = match forge {
         Forge::GitLab => (
@@ -184,16 +185,36 @@ pub(super) enum Reply {
     Later { seconds: u64, whole: bool, why: String },
 }
 
-/// How long an answer asks to wait for: its headers, as far as they matter; `now` in seconds.
-pub(super) fn asked_wait(header: impl Fn(&str) -> Option<String>, now: u64) -> Option<u64> {
-    if let Some(seconds) = header("retry-after").and_then(|text| text.trim().parse::<u64>().ok()) {
-        return Some(seconds.clamp(1, 3600));
+/// Address that an answer leads on to, for what may be sent there as it is: a token is shown to no other host.
+pub(super) fn leads_on(method: &str, url: &str, status: u16, location: Option<&str>) -> Option<String> {
+    let is_for_it = match status {
+        307 | 308 => true,
+        301 | 302 => method == "GET",
+        _ => false,
+    };
+    let location = location.filter(|_| is_for_it)?;
+    let start = url.find("://")? + 3;
+    let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
+    let host = &url[..end];
+    if location.starts_with('/') {
+        return (!location.starts_with("//")).then(|| format!("{host}{location}"));
     }
-    let is_spent = header("x-ratelimit-remaining").is_some_and(|left| left.trim() == "0")
-        || header("ratelimit-remaining").is_some_and(|left| left.trim() == "0");
-    let reset = header("x-ratelimit-reset").or_else(|| header("ratelimit-reset"))?;
-    let reset: u64 = reset.trim().parse().ok()?;
-    is_spent.then(|| reset.saturating_sub(now).clamp(1, 3600))
+    let is_same = location.get(..end).is_some_and(|other| other.eq_ignore_ascii_case(host))
+        && location[end..].starts_with('/');
+    is_same.then(|| location.to_owned())
+}
+
+/// An answer without what was asked for, as a phrase.
+pub(super) fn said(answer: &AnyAnswer) -> String {
+    if !(300..400).contains(&answer.status) {
+        return answered(answer.status, &String::from_utf8_lossy(&answer.body));
+    }
+    let place = answer.header("location").unwrap_or("a place that it does not name");
+    let place: String = place.chars().filter(|c| !c.is_control()).take(200).collect();
+    format!(
+        "the forge answered {}: the repository has moved ({place}); say its name of now (`runlet admin project connect SLUG --repository-name NAME`), or where the API is (`--api URL`)",
+        answer.status
+    )
 }
 
 /// The answer of a forge as a phrase, with the beginning of its body.
@@ -207,18 +228,14 @@ pub(super) fn doubled(attempts: u32) -> u64 {
     (1u64 << attempts.min(9)).min(300)
 }
 
-/// Reads an answer. `attempts` is how often it was tried before, `wait` what its headers ask for.
-pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait: Option<u64>) -> Reply {
+/// Reads an answer. `attempts` is how often it was tried before, `pause` how long the token is not to be used.
+pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, pause: Option<u64>) -> Reply {
     let (why, doubled) = (answered(status, body), doubled(attempts));
     match status {
         200..=299 => Reply::Done,
         400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Reply::Done,
-        403 | 429 if wait.is_some() || status == 429 => {
-            Reply::Later { seconds: wait.unwrap_or(60.max(doubled)), whole: true, why }
-        }
-        403 if body.contains("secondary rate limit") => {
-            Reply::Later { seconds: 60.max(doubled), whole: true, why }
-        }
+        403 if pause.is_some() => Reply::Later { seconds: pause.unwrap_or_default(), whole: true, why },
+        429 => Reply::Later { seconds: pause.unwrap_or(60.max(doubled)), whole: true, why },
         401 | 403 => Reply::BadToken(why),
         // A push may not have reached all machines of the forge yet.
         404 if attempts < 2 => {
@@ -226,7 +243,7 @@ pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, wait
         }
         409 => Reply::Later { seconds: 1, whole: false, why },
         400..=499 => Reply::GiveUp(why),
-        _ => Reply::Later { seconds: wait.unwrap_or(doubled), whole: false, why },
+        _ => Reply::Later { seconds: pause.unwrap_or(doubled), whole: pause.is_some(), why },
     }
 }
 
@@ -235,8 +252,8 @@ mod tests {
     use super::*;
     use crate::server::time::Millis;
 
-    fn report(context: &str) -> Report {
-        Report {
+    fn report(context: &str) -> CommitStatus {
+        CommitStatus {
             project: "p".into(),
             revision: "b".repeat(40),
             context: context.to_owned(),
@@ -304,10 +321,8 @@ mod tests {
         assert!(matches!(of(400, transition), Reply::GiveUp(_)));
         assert!(matches!(of(422, "maximum number of statuses"), Reply::GiveUp(_)));
         assert!(matches!(of(401, ""), Reply::BadToken(_)));
-        assert!(matches!(
-            of(403, "You have exceeded a secondary rate limit"),
-            Reply::Later { whole: true, seconds: 60, .. }
-        ));
+        let down = verdict(Forge::GitHub, 503, "", 0, Some(120));
+        assert!(matches!(down, Reply::Later { whole: true, seconds: 120, .. }));
         let limited = verdict(Forge::GitHub, 403, "", 0, Some(30));
         assert!(matches!(limited, Reply::Later { whole: true, seconds: 30, .. }));
         assert!(matches!(of(404, ""), Reply::Later { seconds: 10, .. }));
@@ -316,14 +331,25 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_limits_are_understood() {
-        let wait = |all: &[(&str, &str)]| {
-            let header = |name: &str| all.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
-            asked_wait(header, 1000)
-        };
-        assert_eq!(wait(&[("retry-after", "30")]), Some(30));
-        assert_eq!(wait(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1060")]), Some(60));
-        assert_eq!(wait(&[("x-ratelimit-remaining", "9"), ("x-ratelimit-reset", "1060")]), None);
-        assert_eq!(wait(&[]), None);
+    fn what_leads_on_stays_at_its_host() {
+        const URL: &str = "https://api.example:8443/repos/a/b/statuses/c";
+        let to = |method, status, location| leads_on(method, URL, status, Some(location));
+        let moved = "https://API.example:8443/repositories/7/statuses/c";
+        assert_eq!(to("POST", 307, moved).as_deref(), Some(moved));
+        assert_eq!(to("POST", 308, "/x").as_deref(), Some("https://api.example:8443/x"));
+        assert_eq!((to("POST", 301, moved), to("GET", 301, moved).as_deref()), (None, Some(moved)));
+        for other in [
+            "https://api.example/x",
+            "http://api.example:8443/x",
+            "https://api.example:84430/x",
+            "https://api.example:8443@evil.example/x",
+            "https://api.example:8443.evil.example/x",
+            "//evil.example/x",
+            "x",
+            "é",
+        ] {
+            assert_eq!(to("GET", 307, other), None, "{other}");
+        }
+        assert_eq!(leads_on("GET", URL, 307, None), None);
     }
 }

@@ -398,7 +398,7 @@ async fn start(
     }
     let is_untold = matches!(event, Event::Push(push) if push.actor.login.is_empty());
     if is_untold && !read.commit.author.is_empty() {
-        // Whoever looks at refs does not see who pushed, but who wrote it.
+        // A look at refs does not show who pushed, but who wrote the commit.
         trigger.actor = read.commit.author.clone();
     }
     trigger.revision = Some(revision);
@@ -412,7 +412,7 @@ async fn start(
 }
 
 fn made(
-    result: Result<crate::server::pipelines::types::Created, crate::server::pipelines::types::Error>,
+    result: Result<crate::server::pipelines::types::CreatedPipeline, crate::server::pipelines::types::Error>,
 ) -> Result<End, StoreError> {
     use crate::server::pipelines::types::Error;
     match result {

@@ -14,10 +14,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const PREFIX: &str = "access-";
 
 /// The files of a project, as they are being found.
-pub(super) type Finding = Pin<Box<dyn Future<Output = Vec<Variable>> + Send>>;
+pub(super) type FilesFuture = Pin<Box<dyn Future<Output = Vec<Variable>> + Send>>;
 
 /// Finds the files of a project by its id and the address of its repository.
-type Find = Box<dyn Fn(String, String) -> Finding + Send + Sync>;
+type Find = Box<dyn Fn(String, String) -> FilesFuture + Send + Sync>;
 
 /// Finds what lets git into repositories; nothing until it was told how.
 #[derive(Default)]

@@ -58,6 +58,14 @@ impl GitError {
     pub(super) fn says(&self, texts: &[&str]) -> bool {
         matches!(self, GitError::Failed(said) if texts.iter().any(|text| said.contains(text)))
     }
+
+    /// The kind of ids of a repository whose mirror has those of another kind.
+    pub(super) fn other_ids(&self) -> Option<&'static str> {
+        if !self.says(&["mismatched algorithms"]) {
+            return None;
+        }
+        Some(if self.says(&["server sha256"]) { "sha256" } else { "sha1" })
+    }
 }
 
 impl fmt::Display for GitError {
@@ -88,13 +96,13 @@ fn for_people(said: &str) -> String {
 
 /// Git on one mirror.
 #[derive(Debug)]
-pub(super) struct Git {
+pub(super) struct MirrorGit {
     folder: PathBuf,
     protocol: Protocol,
     access: Option<Files>,
 }
 
-impl Git {
+impl MirrorGit {
     pub(super) fn new(folder: PathBuf, protocol: Protocol, access: Option<Files>) -> Self {
         Self { folder, protocol, access }
     }
@@ -105,6 +113,11 @@ impl Git {
 
     /// Makes the mirror when there is none, and clears what a killed git left behind. True when it is new.
     pub(super) async fn prepare(&self) -> Result<bool, GitError> {
+        self.prepare_as(&[]).await
+    }
+
+    /// [`MirrorGit::prepare`], for a mirror that is made with these arguments.
+    pub(super) async fn prepare_as(&self, how: &[&str]) -> Result<bool, GitError> {
         if tokio::fs::try_exists(self.folder.join("HEAD")).await.unwrap_or(false) {
             self.unlock().await;
             return Ok(false);
@@ -117,7 +130,8 @@ impl Git {
         });
         let fail = |error| GitError::Folder(self.folder.clone(), error);
         made.await.map_err(|error| fail(std::io::Error::other(error)))?.map_err(fail)?;
-        self.run(Duration::from_secs(30), 0, &["init", "--quiet", "--bare", "--template="]).await?;
+        let args = [&["init", "--quiet", "--bare", "--template="], how].concat();
+        self.run(Duration::from_secs(30), 0, &args).await?;
         Ok(true)
     }
 
@@ -270,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn time_and_output_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
-        let git = Git::new(folder.path().join("m.git"), Protocol::File, None);
+        let git = MirrorGit::new(folder.path().join("m.git"), Protocol::File, None);
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
         let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");

@@ -13,7 +13,7 @@ const DEPTH: &str = "--depth=200";
 
 /// A branch or tag of a repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedRef {
     /// The full name.
     pub name: String,
     /// The object that it points to.
@@ -24,7 +24,7 @@ pub struct Listed {
 
 impl Mirrors {
     /// Lists the branches and tags of a repository. The error is a sentence for people.
-    pub async fn list_refs(self: &Arc<Self>, project: &str, url: &str) -> Result<Vec<Listed>, String> {
+    pub async fn list_refs(self: &Arc<Self>, project: &str, url: &str) -> Result<Vec<ListedRef>, String> {
         let protocol = address::check(url)?;
         let git = self.git(project, url, protocol).await?;
         let failed = |error| format!("failed to list the refs of `{url}`: {error}");
@@ -131,14 +131,14 @@ impl Mirrors {
     }
 }
 
-fn parse(text: &str) -> Vec<Listed> {
-    let mut all: Vec<Listed> = Vec::new();
+fn parse(text: &str) -> Vec<ListedRef> {
+    let mut all: Vec<ListedRef> = Vec::new();
     for (object, name) in text.lines().filter_map(|line| line.split_once('\t')) {
         match (name.strip_suffix("^{}"), all.last_mut()) {
             // Of an annotated tag the second line has the commit.
             (Some(name), Some(last)) if last.name == name => last.commit = object.to_owned(),
             (Some(_), _) => {}
-            (None, _) => all.push(Listed {
+            (None, _) => all.push(ListedRef {
                 name: name.to_owned(),
                 object: object.to_owned(),
                 commit: object.to_owned(),

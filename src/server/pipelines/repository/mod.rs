@@ -11,7 +11,7 @@ pub mod look;
 
 use crate::protocol::Variable;
 use address::Protocol;
-use git::{Git, GitError};
+use git::{GitError, MirrorGit};
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -168,16 +168,17 @@ impl Mirrors {
     where
         F: Future<Output = Vec<Variable>> + Send + 'static,
     {
-        self.opener.set(Box::new(move |project, url| -> access::Finding { Box::pin(find(project, url)) }));
+        self.opener
+            .set(Box::new(move |project, url| -> access::FilesFuture { Box::pin(find(project, url)) }));
     }
 
     /// Git on the mirror of a project, let into its repository.
-    async fn git(&self, project: &str, url: &str, protocol: Protocol) -> Result<Git, String> {
+    async fn git(&self, project: &str, url: &str, protocol: Protocol) -> Result<MirrorGit, String> {
         let opened = self.opener.open(&self.folder, project, url).await;
         let opened = opened.map_err(|error| {
             format!("failed to write the keys of `{url}` below `{}`: {error}", self.folder.display())
         })?;
-        Ok(Git::new(self.folder.join(format!("{project}.git")), protocol, opened))
+        Ok(MirrorGit::new(self.folder.join(format!("{project}.git")), protocol, opened))
     }
 
     fn turn(&self, project: &str) -> Turn {
@@ -241,7 +242,7 @@ async fn remove(folder: &Path) {
     }
 }
 
-async fn read(git: &Git, url: &str, ask: &Ask) -> Result<Read, Error> {
+async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
     let reference = &ask.reference;
     let mut target = fetch(git, url, &reference.full(), reference).await?;
     let failed = |error: GitError| Error::Failed(format!("failed to read the mirror of `{url}`: {error}"));
@@ -275,14 +276,14 @@ async fn read(git: &Git, url: &str, ask: &Ask) -> Result<Read, Error> {
 }
 
 /// Fetches what has this full name or id. Returns its name in the mirror.
-async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Result<String, Error> {
+async fn fetch(git: &MirrorGit, url: &str, full: &str, reference: &Reference) -> Result<String, Error> {
     // Flat names: a branch `a` that gave way to `a/b` cannot be in the way.
     let hash = crate::system::hex(&digest(&SHA256, full.as_bytes()).as_ref()[..16]);
     let target = format!("refs/runlet/{hash}");
     let refspec = format!("+{full}:{target}");
     let failed = |error: &GitError| Error::Failed(format!("failed to fetch `{full}` from `{url}`: {error}"));
     let mut fresh = git.prepare().await.map_err(|error| failed(&error))?;
-    let mut deep = false;
+    let (mut deep, mut has_ids) = (false, false);
     loop {
         let mut args = vec!["fetch", "--quiet", "--force", "--no-tags"];
         if !deep {
@@ -308,6 +309,12 @@ async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Resul
             deep = true;
             continue;
         }
+        if let (false, Some(format)) = (has_ids, error.other_ids()) {
+            remove(git.folder()).await;
+            git.prepare_as(&["--object-format", format]).await.map_err(|error| failed(&error))?;
+            (fresh, has_ids) = (true, true);
+            continue;
+        }
         if !fresh
             && error.says(&[
                 "corrupt",
@@ -331,7 +338,7 @@ async fn fetch(git: &Git, url: &str, full: &str, reference: &Reference) -> Resul
 /// Reads the config at a commit. What is wrong with the commit stays so, and is the inner error; that git could not read
 /// it is the outer one, and may pass.
 async fn config(
-    git: &Git,
+    git: &MirrorGit,
     url: &str,
     reference: &Reference,
     revision: &str,
@@ -378,7 +385,7 @@ fn parse_commit(bytes: &[u8]) -> Option<Commit> {
 
 /// The files that differ between two commits; `None` when the earlier one is not to be had.
 async fn changed(
-    git: &Git,
+    git: &MirrorGit,
     url: &str,
     since: &str,
     revision: &str,

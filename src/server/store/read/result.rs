@@ -65,12 +65,14 @@ pub struct Test {
     pub run_time: f64,
     /// Reason of a failure or a skip; else empty.
     pub message: String,
+    /// File and line of a failure, where a line is known.
+    pub place: Option<String>,
 }
 
 /// Reads the tests of a job. `ran_as` is that of [`Job`](super::Job).
 pub fn tests(view: &View, ran_as: &JobId) -> Result<Vec<Test>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT name, classname, file, source, result, run_time, message FROM test_results WHERE job_id = ?1 ORDER BY id",
+        "SELECT name, classname, file, source, result, run_time, message, place FROM test_results WHERE job_id = ?1 ORDER BY id",
     )?;
     let rows = query.query_map([ran_as], |row| {
         Ok(Test {
@@ -81,6 +83,7 @@ pub fn tests(view: &View, ran_as: &JobId) -> Result<Vec<Test>, Error> {
             result: row.get(4)?,
             run_time: row.get(5)?,
             message: row.get(6)?,
+            place: row.get(7)?,
         })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)

@@ -6,7 +6,7 @@ use crate::server::store::{Error, View};
 
 /// The things of one kind that a project has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
+pub struct StorageUse {
     /// Slug of the project.
     pub project: String,
     /// `output`, `artifacts`, `caches`, `workspaces` or `tests`.
@@ -19,7 +19,7 @@ pub struct Stored {
 }
 
 /// Sums up what the rows name, the largest first.
-pub fn stored(view: &View) -> Result<Vec<Stored>, Error> {
+pub fn stored(view: &View) -> Result<Vec<StorageUse>, Error> {
     let mut query = view.sql().prepare(
         "SELECT p.vcs || '/' || p.org || '/' || p.repo, u.kind, u.count, u.bytes FROM (
             SELECT t.project_id AS project, 'output' AS kind, count(*) AS count, sum(s.output_bytes) AS bytes
@@ -34,7 +34,7 @@ pub fn stored(view: &View) -> Result<Vec<Stored>, Error> {
          ) u JOIN projects p ON p.id = u.project ORDER BY u.bytes DESC, u.kind",
     )?;
     let rows = query.query_map([], |row| {
-        Ok(Stored { project: row.get(0)?, kind: row.get(1)?, count: row.get(2)?, bytes: row.get(3)? })
+        Ok(StorageUse { project: row.get(0)?, kind: row.get(1)?, count: row.get(2)?, bytes: row.get(3)? })
     })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }

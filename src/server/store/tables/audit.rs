@@ -17,7 +17,7 @@ pub const MOST: i64 = 100_000;
 
 /// Act of a person, as the audit log keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Act {
+pub struct AuditEntry {
     /// Time at which it was done.
     pub at: Millis,
     /// Person whose token was used, by id: they may be gone.
@@ -39,7 +39,7 @@ pub struct Act {
 }
 
 /// Adds an act, forgets those that are too old or too many, and returns its number.
-pub fn add(tx: &Tx<'_>, act: &Act) -> Result<i64, Error> {
+pub fn add(tx: &Tx<'_>, act: &AuditEntry) -> Result<i64, Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO audit_events (at_ms, user_id, login, token_id, address, method, path, detail, status)
@@ -64,8 +64,8 @@ pub fn answered(tx: &Tx<'_>, seq: i64, status: u16, detail: &Map<String, Value>)
     Ok(())
 }
 
-fn row(row: &Row<'_>) -> rusqlite::Result<(i64, Act)> {
-    let act = Act {
+fn row(row: &Row<'_>) -> rusqlite::Result<(i64, AuditEntry)> {
+    let act = AuditEntry {
         at: row.get(1)?,
         user: row.get(2)?,
         login: row.get(3)?,
@@ -80,7 +80,12 @@ fn row(row: &Row<'_>) -> rusqlite::Result<(i64, Act)> {
 }
 
 /// Reads acts before the one of this number, of one login if that is given, newest first.
-pub fn list(view: &View, before: i64, login: Option<&str>, most: u32) -> Result<Vec<(i64, Act)>, Error> {
+pub fn list(
+    view: &View,
+    before: i64,
+    login: Option<&str>,
+    most: u32,
+) -> Result<Vec<(i64, AuditEntry)>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT seq, at_ms, user_id, login, token_id, address, method, path, detail, status FROM audit_events
          WHERE seq < ?1 AND (?2 IS NULL OR login = ?2) ORDER BY seq DESC LIMIT ?3",
@@ -98,7 +103,7 @@ mod tests {
     fn acts_are_kept_for_their_time_and_not_too_many() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
-        let act = |day: u64, login: &str| Act {
+        let act = |day: u64, login: &str| AuditEntry {
             at: Millis(day * 24 * 60 * 60 * 1000),
             user: "u".into(),
             login: login.to_owned(),

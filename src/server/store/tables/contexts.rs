@@ -36,7 +36,7 @@ pub struct Restriction {
 
 /// The facts about a job that restrictions look at.
 #[derive(Clone, Debug)]
-pub struct JobFacts {
+pub struct RestrictionFacts {
     /// Project of the job.
     pub project: ProjectId,
     /// The owner of its project.
@@ -152,14 +152,14 @@ pub fn list_names_of_job(view: &View, job: &JobId) -> Result<Vec<String>, Error>
 }
 
 /// Reads the facts about a job that restrictions look at.
-pub fn facts_of_job(view: &View, job: &JobId) -> Result<JobFacts, Error> {
+pub fn facts_of_job(view: &View, job: &JobId) -> Result<RestrictionFacts, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT r.id, r.organisation_id, r.vcs || '/' || r.org, p.pipeline_values, p.parameters
          FROM jobs j JOIN projects r ON r.id = j.project_id JOIN pipelines p ON p.id = j.pipeline_id WHERE j.id = ?1",
     )?;
     let mut rows = query.query([job])?;
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    Ok(JobFacts {
+    Ok(RestrictionFacts {
         project: row.get(0)?,
         organisation: row.get(1)?,
         owner_slug: row.get(2)?,

@@ -20,6 +20,9 @@ const MOST_REFUSED: u32 = 50;
 /// nor push out of the list what people look for.
 const MOST_OF_STRANGERS: u32 = 10;
 
+/// Changes of a ref that are looked at for one that is told of again.
+const MOST_OF_A_REF: u32 = 1000;
+
 /// A delivery that is about to be stored.
 #[derive(Clone, Debug)]
 pub struct NewDelivery<'a> {
@@ -41,7 +44,7 @@ pub struct NewDelivery<'a> {
 
 /// A delivery as people see it.
 #[derive(Clone, Debug)]
-pub struct Delivery {
+pub struct ShownDelivery {
     /// Identifies it here.
     pub seq: i64,
     /// The forge's id of it.
@@ -193,7 +196,7 @@ pub struct NewEvent<'a> {
     pub delivery: i64,
     /// Project whose repository changed.
     pub project: &'a ProjectId,
-    /// Changes with the same key within minutes are the same change.
+    /// Changes with the same key within minutes are the same change; pushes may be.
     pub key: &'a str,
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
@@ -234,6 +237,57 @@ pub fn has_key_since(view: &View, project: &ProjectId, key: &str, since: Millis)
         .sql()
         .prepare_cached("SELECT 1 FROM forge_events WHERE project_id = ?1 AND key = ?2 AND at_ms >= ?3")?;
     Ok(query.exists(params![project, key, since])?)
+}
+
+/// Whether a change that would build this came since, whatever became of it.
+pub fn leads_since(view: &View, project: &ProjectId, builds: &str, since: Millis) -> Result<bool, Error> {
+    let mut query = view
+        .sql()
+        .prepare_cached("SELECT 1 FROM forge_events WHERE project_id = ?1 AND builds = ?2 AND at_ms >= ?3")?;
+    Ok(query.exists(params![project, builds, since])?)
+}
+
+/// Keys of the pushes of one ref, whose name no other text of a key follows than after a space.
+fn keys_of_ref(reference: &str) -> (String, String) {
+    (format!("{reference} "), format!("{reference}!"))
+}
+
+fn of_ref_sql() -> String {
+    format!(
+        "{EVENT} INDEXED BY forge_events_by_key WHERE project_id = ?1 AND key > ?2 AND key < ?3 AND at_ms >= ?4
+         ORDER BY seq DESC LIMIT ?5"
+    )
+}
+
+/// The changes of a ref that came since, the oldest first; the newest of them where they are very many.
+pub fn of_ref(
+    view: &View,
+    project: &ProjectId,
+    reference: &str,
+    since: Millis,
+) -> Result<Vec<StoredEvent>, Error> {
+    let mut query = view.sql().prepare_cached(&of_ref_sql())?;
+    let (first, end) = keys_of_ref(reference);
+    let rows = query.query_map(params![project, first, end, since, MOST_OF_A_REF], event_row)?;
+    let mut events = rows.collect::<Result<Vec<_>, _>>()?;
+    events.reverse();
+    Ok(events)
+}
+
+/// The place of the last change of all.
+pub fn last_event(view: &View) -> Result<i64, Error> {
+    let sql = "SELECT coalesce(max(seq), 0) FROM forge_events";
+    Ok(view.sql().prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Whether a ref was told of after this place.
+pub fn is_told_after(view: &View, project: &ProjectId, reference: &str, seq: i64) -> Result<bool, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 1 FROM forge_events INDEXED BY forge_events_by_key
+         WHERE project_id = ?1 AND key > ?2 AND key < ?3 AND seq > ?4",
+    )?;
+    let (first, end) = keys_of_ref(reference);
+    Ok(query.exists(params![project, first, end, seq])?)
 }
 
 /// Whether a change that builds this waits, or was built, since.
@@ -323,12 +377,12 @@ fn list_sql(is_strange: bool) -> String {
 }
 
 /// The newest deliveries of a project, newest first, and among them the newest of strangers, which do not count.
-pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<Delivery>, Error> {
+pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownDelivery>, Error> {
     let mut listed = Vec::new();
     for (is_strange, most) in [(false, most), (true, most.min(MOST_OF_STRANGERS))] {
         let mut query = view.sql().prepare_cached(&list_sql(is_strange))?;
         let rows = query.query_map(params![project, most], |row| {
-            Ok(Delivery {
+            Ok(ShownDelivery {
                 seq: row.get(0)?,
                 delivery: row.get(1)?,
                 source: row.get(2)?,
@@ -376,6 +430,7 @@ mod tests {
         assert_uses(&due_sql(), "forge_events_waiting");
         assert_uses(&next_sql(), "forge_events_waiting");
         assert_uses(&find_sql(), "forge_deliveries_by_id");
+        assert_uses(&of_ref_sql(), "forge_events_by_key");
         assert_uses(&excess_sql(), "forge_deliveries_refused");
         assert_uses(&list_sql(true), "forge_deliveries_refused");
         assert_uses(&list_sql(false), "forge_deliveries_by_project");

@@ -35,7 +35,7 @@ pub struct Fleet {
 
 /// A runner, as far as its operator decides and its task goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AtWork {
+pub struct RunnerAtWork {
     /// It gets no tasks.
     pub is_paused: bool,
     /// Its task.
@@ -77,7 +77,7 @@ pub fn fleet(view: &View, id: &ResourceClassId, now: Millis) -> Result<Fleet, Er
 }
 
 /// Reads what a runner is at.
-pub fn at_work(view: &View, class: &str, name: &str) -> Result<AtWork, Error> {
+pub fn at_work(view: &View, class: &str, name: &str) -> Result<RunnerAtWork, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT i.is_paused FROM runner_instances i JOIN resource_classes c ON c.id = i.resource_class_id
          WHERE c.name = ?1 AND i.name = ?2",
@@ -92,7 +92,7 @@ pub fn at_work(view: &View, class: &str, name: &str) -> Result<AtWork, Error> {
     let task = query.query_row(params![class, name, claimed, running, unreachable], |row| {
         Ok(TaskAtWork { id: row.get(0)?, job: row.get(1)?, job_name: row.get(2)? })
     });
-    Ok(AtWork { is_paused, task: task.optional()? })
+    Ok(RunnerAtWork { is_paused, task: task.optional()? })
 }
 
 /// Whether a runner gets no tasks now, of its own or with its class.

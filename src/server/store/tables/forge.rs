@@ -113,6 +113,16 @@ pub fn pin(tx: &Tx<'_>, project: &ProjectId, repository: &str, full_name: &str) 
     Ok(())
 }
 
+/// Notes the name that the repository of a project has by now; a token that was refused by the name before is tried again.
+/// False when it is the one that was known.
+pub fn rename(tx: &Tx<'_>, project: &ProjectId, repository: &str, full_name: &str) -> Result<bool, Error> {
+    let mut query = tx.sql().prepare_cached(
+        "UPDATE forge_connections SET full_name = ?3, token_message = NULL
+         WHERE project_id = ?1 AND repository = ?2 AND full_name IS NOT ?3",
+    )?;
+    Ok(query.execute(params![project, repository, full_name])? > 0)
+}
+
 /// Notes why the token of a project is not used any more; `None`: it is.
 pub fn set_token_message(tx: &Tx<'_>, project: &ProjectId, message: Option<&str>) -> Result<(), Error> {
     let sql = "UPDATE forge_connections SET token_message = ?2 WHERE project_id = ?1";

@@ -40,7 +40,7 @@ pub struct Described {
     /// Pull requests that its jobs are told of.
     pub pull: Option<PullFacts>,
     /// The revision to check out.
-    pub revision: Revision,
+    pub revision: PipelineRevision,
     /// Project of the pipeline.
     pub project: ProjectId,
     /// The organisation of the project.
@@ -55,7 +55,7 @@ pub struct Described {
 
 /// The revision of a pipeline, as far as it is known.
 #[derive(Clone, Debug)]
-pub struct Revision {
+pub struct PipelineRevision {
     /// The address that git fetches from.
     pub repository_url: Option<String>,
     /// The full commit id.
@@ -96,7 +96,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         pipeline: row.get(10)?,
         is_continued: row.get(11)?,
         actor: row.get(12)?,
-        revision: Revision {
+        revision: PipelineRevision {
             repository_url: row.get(13)?,
             revision: row.get(14)?,
             branch: row.get(15)?,

@@ -12,14 +12,14 @@ use rusqlite::{ToSql, params};
 
 /// Rows that name uploads and count against the quota of their project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quota {
+pub enum QuotaKind {
     /// Caches: beyond the quota those go first that were restored longest ago.
     Caches,
     /// Artifacts: beyond the quota those go first that were read longest ago.
     Artifacts,
 }
 
-impl Quota {
+impl QuotaKind {
     /// The table, which has the name that people know it by.
     pub fn table(self) -> &'static str {
         match self {
@@ -139,7 +139,7 @@ pub struct Used {
 }
 
 /// Returns the use of each project that has something.
-pub fn used_by_projects(view: &View, quota: Quota) -> Result<Vec<Used>, Error> {
+pub fn used_by_projects(view: &View, quota: QuotaKind) -> Result<Vec<Used>, Error> {
     let table = quota.table();
     let sql = format!(
         "SELECT p.id, p.vcs || '/' || p.org || '/' || p.repo, u.bytes
@@ -154,7 +154,13 @@ pub fn used_by_projects(view: &View, quota: Quota) -> Result<Vec<Used>, Error> {
 
 /// Forgets rows of a project until these many bytes are named no more, those that were used longest ago first, up to `most`
 /// rows. Returns the bytes.
-pub fn evict(tx: &Tx<'_>, quota: Quota, project: &ProjectId, bytes: u64, most: u32) -> Result<u64, Error> {
+pub fn evict(
+    tx: &Tx<'_>,
+    quota: QuotaKind,
+    project: &ProjectId,
+    bytes: u64,
+    most: u32,
+) -> Result<u64, Error> {
     let table = quota.table();
     let sql = format!(
         "DELETE FROM {table} WHERE rowid IN (
@@ -185,8 +191,8 @@ pub enum Counted {
 impl Counted {
     fn place(&self) -> (&'static str, &str) {
         match self {
-            Self::Cache(id) => (Quota::Caches.table(), id.as_str()),
-            Self::Artifact(id) => (Quota::Artifacts.table(), id.as_str()),
+            Self::Cache(id) => (QuotaKind::Caches.table(), id.as_str()),
+            Self::Artifact(id) => (QuotaKind::Artifacts.table(), id.as_str()),
         }
     }
 }
@@ -239,15 +245,15 @@ mod tests {
                 )?;
             }
             let used = Used { project: project.clone(), slug: "gh/acme/app".to_owned(), bytes: 40 };
-            assert_eq!(used_by_projects(tx, Quota::Caches)?, [used]);
-            assert_eq!(used_by_projects(tx, Quota::Artifacts)?, []);
+            assert_eq!(used_by_projects(tx, QuotaKind::Caches)?, [used]);
+            assert_eq!(used_by_projects(tx, QuotaKind::Artifacts)?, []);
             let cache = Counted::Cache("c".into());
             assert!(is_unused_since(tx, &cache, Millis(5))?);
             set_used(tx, &cache, Millis(8))?;
             assert!(!is_unused_since(tx, &cache, Millis(5))?);
             // One step takes one row only; the next one goes on.
-            assert_eq!(evict(tx, Quota::Caches, &project, 15, 1)?, 10);
-            assert_eq!(evict(tx, Quota::Caches, &project, 5, 500)?, 10);
+            assert_eq!(evict(tx, QuotaKind::Caches, &project, 15, 1)?, 10);
+            assert_eq!(evict(tx, QuotaKind::Caches, &project, 5, 500)?, 10);
             assert_eq!(ids::<String>(tx, "SELECT id FROM caches ORDER BY id", &[])?, ["a", "c"]);
             Ok(())
         });
@@ -258,7 +264,7 @@ mod tests {
         with_rows(|tx| {
             for n in 0..5 {
                 tx.sql().execute(
-                    "INSERT INTO test_results VALUES (NULL, 'j', 't', 't.xml', ?1, '', NULL, '', 'success', 1, '')",
+                    "INSERT INTO test_results VALUES (NULL, 'j', 't', 't.xml', ?1, '', NULL, '', 'success', 1, '', NULL)",
                     [n.to_string()],
                 )?;
             }

@@ -30,6 +30,7 @@ pub mod sessions;
 pub mod small_outputs;
 pub mod steps;
 pub mod tasks;
+pub mod tokens;
 pub mod trust;
 pub mod variables;
 pub mod webhooks;

@@ -132,7 +132,7 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
 
 /// A status of a commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct CommitStatus {
     /// Project whose forge is told.
     pub project: ProjectId,
     /// Full id of the commit that the status is of.
@@ -160,8 +160,8 @@ pub struct Report {
 const REPORT: &str = "SELECT project_id, revision, context, reference, state, description, url, sent_word, sent_text, attempts,
     since_ms FROM forge_reports";
 
-fn report_row(row: &Row<'_>) -> rusqlite::Result<Report> {
-    Ok(Report {
+fn report_row(row: &Row<'_>) -> rusqlite::Result<CommitStatus> {
+    Ok(CommitStatus {
         project: row.get(0)?,
         revision: row.get(1)?,
         context: row.get(2)?,
@@ -177,7 +177,7 @@ fn report_row(row: &Row<'_>) -> rusqlite::Result<Report> {
 }
 
 /// Notes what a forge is to be told, in place of what it was to be told before.
-pub fn want(tx: &Tx<'_>, report: &Report, now: Millis) -> Result<(), Error> {
+pub fn want(tx: &Tx<'_>, report: &CommitStatus, now: Millis) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO forge_reports (project_id, revision, context, reference, state, description, url, is_due, since_ms,
@@ -210,7 +210,7 @@ pub fn is_known(view: &View, project: &ProjectId, revision: &str, context: &str)
 }
 
 /// The statuses that forges are to be told of and whose time has come; none of the busy projects.
-pub fn due(view: &View, busy: &[ProjectId], now: Millis, most: u32) -> Result<Vec<Report>, Error> {
+pub fn due(view: &View, busy: &[ProjectId], now: Millis, most: u32) -> Result<Vec<CommitStatus>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
         "{REPORT} WHERE is_due = 1 AND not_before_ms <= ?1 AND project_id NOT IN (SELECT value FROM json_each(?2))
          ORDER BY since_ms LIMIT ?3"
@@ -220,7 +220,7 @@ pub fn due(view: &View, busy: &[ProjectId], now: Millis, most: u32) -> Result<Ve
 }
 
 /// Reads a status again; `None`: the forge is not to be told of it any more.
-pub fn again(view: &View, report: &Report) -> Result<Option<Report>, Error> {
+pub fn again(view: &View, report: &CommitStatus) -> Result<Option<CommitStatus>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
         "{REPORT} WHERE project_id = ?1 AND revision = ?2 AND context = ?3 AND is_due = 1"
     ))?;
@@ -237,7 +237,7 @@ pub fn next(view: &View) -> Result<Option<Millis>, Error> {
 /// Notes what a forge was told, or that nothing is to be told. One that is wanted otherwise by now stays due.
 pub fn set_sent(
     tx: &Tx<'_>,
-    report: &Report,
+    report: &CommitStatus,
     word: Option<&str>,
     message: Option<&str>,
 ) -> Result<(), Error> {
@@ -264,7 +264,7 @@ pub fn set_sent(
 #[derive(Clone, Debug)]
 pub struct ShownReport {
     /// The status.
-    pub report: Report,
+    pub report: CommitStatus,
     /// Whether the forge is still to be told of it.
     pub is_due: bool,
     /// Time of the next try.
@@ -292,7 +292,7 @@ pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownRepo
 }
 
 /// Has a status told later.
-pub fn postpone(tx: &Tx<'_>, report: &Report, message: &str, until: Millis) -> Result<(), Error> {
+pub fn postpone(tx: &Tx<'_>, report: &CommitStatus, message: &str, until: Millis) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "UPDATE forge_reports SET attempts = attempts + 1, message = ?4, not_before_ms = ?5

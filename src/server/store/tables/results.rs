@@ -24,6 +24,8 @@ pub struct TestCase {
     pub result: TestResult,
     /// Why it failed or was skipped, else empty.
     pub message: String,
+    /// File and line of its failure, where a line is known.
+    pub place: Option<String>,
 }
 
 /// A file of test results that was read.
@@ -78,8 +80,8 @@ pub fn insert_tests(
     cases: &[TestCase],
 ) -> Result<(), Error> {
     let mut insert = tx.sql().prepare_cached(
-        "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?8, ?9)",
+        "INSERT INTO test_results (job_id, task_id, path, name, classname, file, source, result, run_time, message, place)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?3, ?7, ?8, ?9, ?10)",
     )?;
     for case in cases {
         insert.execute(params![
@@ -91,7 +93,8 @@ pub fn insert_tests(
             case.file,
             case.result,
             case.run_time,
-            case.message
+            case.message,
+            case.place
         ])?;
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! Schedules: those of the API, and those in configs, by branch.
 //!
-//! Only SQLite: `json_each` and `json_array` for the schedules that stay. Timetables and parameters are JSON in text columns.
+//! Only SQLite: `json_each` and `json_array` for the schedules that stay, `max` of two values. Timetables and parameters
+//! are JSON in text columns.
 
 use crate::server::ids::{ProjectId, ScheduleId, UserId};
+use crate::server::store::json::Json;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -31,7 +33,7 @@ pub struct Timetable {
 
 /// A scheduled pipeline of the API.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Schedule {
+pub struct ScheduledPipeline {
     /// Identifies it in URLs.
     pub id: ScheduleId,
     /// Project whose pipelines it makes.
@@ -60,68 +62,68 @@ const SCHEDULE: &str =
     "SELECT id, project_id, name, description, timetable, parameters, actor_id, actor_login, created_at_ms,
     updated_at_ms, last_ms FROM schedules";
 
-/// A row, with its texts of JSON.
-type Raw = (Schedule, String, String);
+/// A schedule that nothing can be read of any more but what it is called.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Damaged {
+    /// Identifies it in URLs.
+    pub id: ScheduleId,
+    /// Its name for people; empty where that is damaged as well.
+    pub name: String,
+}
 
-fn schedule_row(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    let empty = Timetable {
-        per_hour: 0,
-        hours_of_day: Vec::new(),
-        days_of_week: Vec::new(),
-        days_of_month: Vec::new(),
-        months: Vec::new(),
-    };
-    let schedule = Schedule {
+fn schedule_row(row: &Row<'_>) -> rusqlite::Result<ScheduledPipeline> {
+    Ok(ScheduledPipeline {
         id: row.get(0)?,
         project: row.get(1)?,
         name: row.get(2)?,
         description: row.get(3)?,
-        timetable: empty,
-        parameters: BTreeMap::new(),
+        timetable: row.get::<_, Json<_>>(4)?.0,
+        parameters: row.get::<_, Json<_>>(5)?.0,
         actor: row.get(6)?,
         actor_login: row.get(7)?,
         created_at: row.get(8)?,
         updated_at: row.get(9)?,
         last: row.get(10)?,
-    };
-    Ok((schedule, row.get(4)?, row.get(5)?))
+    })
 }
 
-fn read((schedule, timetable, parameters): Raw) -> Result<Schedule, Error> {
-    let timetable = serde_json::from_str(&timetable)?;
-    Ok(Schedule { timetable, parameters: serde_json::from_str(&parameters)?, ..schedule })
+/// Reads a row, damaged or not: one that is damaged is in the way of no other.
+fn any_row(row: &Row<'_>) -> rusqlite::Result<Result<ScheduledPipeline, Damaged>> {
+    let id = row.get(0)?;
+    Ok(schedule_row(row).map_err(|_| Damaged { id, name: row.get(2).unwrap_or_default() }))
 }
 
-/// Reads the schedules of a project, or of all, oldest first.
-pub fn list(view: &View, project: Option<&ProjectId>) -> Result<Vec<Schedule>, Error> {
+/// Reads the schedules of a project, or of all, oldest first, and which of them are damaged.
+pub fn list(
+    view: &View,
+    project: Option<&ProjectId>,
+) -> Result<(Vec<ScheduledPipeline>, Vec<Damaged>), Error> {
     let sql = format!("{SCHEDULE} WHERE ?1 IS NULL OR project_id = ?1 ORDER BY created_at_ms, id");
     let mut query = view.sql().prepare_cached(&sql)?;
-    query.query_map([project], schedule_row)?.map(|row| read(row?)).collect()
-}
-
-/// Reads all schedules that can be read, and the ids of those that are damaged.
-pub fn list_readable(view: &View) -> Result<(Vec<Schedule>, Vec<ScheduleId>), Error> {
-    let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} ORDER BY created_at_ms, id"))?;
     let (mut readable, mut damaged) = (Vec::new(), Vec::new());
-    for row in query.query_map([], schedule_row)? {
-        let row = row?;
-        let id = row.0.id.clone();
-        match read(row) {
+    for row in query.query_map([project], any_row)? {
+        match row? {
             Ok(schedule) => readable.push(schedule),
-            Err(_) => damaged.push(id),
+            Err(one) => damaged.push(one),
         }
     }
     Ok((readable, damaged))
 }
 
-/// Finds a schedule.
-pub fn find(view: &View, id: &ScheduleId) -> Result<Option<Schedule>, Error> {
+/// Counts the schedules of a project.
+pub fn count(view: &View, project: &ProjectId) -> Result<usize, Error> {
+    let mut query = view.sql().prepare_cached("SELECT count(*) FROM schedules WHERE project_id = ?1")?;
+    Ok(query.query_row([project], |row| row.get(0))?)
+}
+
+/// Finds a schedule; the inner error is one that is damaged.
+pub fn find(view: &View, id: &ScheduleId) -> Result<Option<Result<ScheduledPipeline, Damaged>>, Error> {
     let mut query = view.sql().prepare_cached(&format!("{SCHEDULE} WHERE id = ?1"))?;
-    query.query_row([id], schedule_row).optional()?.map(read).transpose()
+    Ok(query.query_row([id], any_row).optional()?)
 }
 
 /// Adds a schedule, or changes it.
-pub fn set(tx: &Tx<'_>, schedule: &Schedule) -> Result<(), Error> {
+pub fn set(tx: &Tx<'_>, schedule: &ScheduledPipeline) -> Result<(), Error> {
     tx.sql()
         .prepare_cached(
             "INSERT INTO schedules (id, project_id, name, description, timetable, parameters, actor_id, actor_login,
@@ -172,10 +174,11 @@ pub struct BranchSchedule {
     pub last: Millis,
 }
 
-/// Reads all schedules in configs.
+/// Reads all schedules in configs. A last time that lies before all times counts for none: it is in the way of no schedule.
 pub fn list_of_branches(view: &View) -> Result<Vec<BranchSchedule>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT project_id, branch, workflow, cron, last_ms FROM branch_schedules ORDER BY project_id, branch, workflow",
+        "SELECT project_id, branch, workflow, cron, max(last_ms, 0) FROM branch_schedules
+         ORDER BY project_id, branch, workflow",
     )?;
     let rows = query.query_map([], |row| {
         Ok(BranchSchedule {

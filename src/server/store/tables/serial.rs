@@ -150,7 +150,7 @@ pub fn delete_of_workflow(tx: &Tx<'_>, workflow: &WorkflowId) -> Result<Vec<Seri
 
 /// A job that waits for a key.
 #[derive(Clone, Debug)]
-pub struct Waiting {
+pub struct WaitingJob {
     /// Job that waits.
     pub job: JobId,
     /// Workflow of that job.
@@ -160,12 +160,12 @@ pub struct Waiting {
 }
 
 /// The jobs that have waited for a key since before a time.
-pub fn waiting_since_before(view: &View, before: Millis) -> Result<Vec<Waiting>, Error> {
+pub fn waiting_since_before(view: &View, before: Millis) -> Result<Vec<WaitingJob>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT job_id, workflow_id, key FROM serial_claims WHERE NOT is_holder AND since_ms < ?1",
     )?;
     let found = query.query_map([before], |row| {
-        Ok(Waiting { job: row.get(0)?, workflow: row.get(1)?, key: row.get(2)? })
+        Ok(WaitingJob { job: row.get(0)?, workflow: row.get(1)?, key: row.get(2)? })
     })?;
     Ok(found.collect::<Result<_, _>>()?)
 }

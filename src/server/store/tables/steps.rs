@@ -2,14 +2,14 @@
 //!
 //! Only SQLite: `INSERT OR IGNORE`.
 
-use crate::protocol::{Beside, Event, EventKind, FIRST_BESIDE, StepSummary, TaskId};
+use crate::protocol::{Beside, EventKind, FIRST_BESIDE, StepSummary, TaskEvent, TaskId};
 use crate::server::store::status::StepState;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::params;
 
 /// Stores what an event says of a step. A record that is there already stays.
-pub fn record(tx: &Tx<'_>, task: &TaskId, event: &Event) -> Result<(), Error> {
+pub fn record(tx: &Tx<'_>, task: &TaskId, event: &TaskEvent) -> Result<(), Error> {
     let at = Millis(event.at_ms);
     match &event.kind {
         EventKind::StepStarted { step, index, name, kind, command, attempt, max_auto_reruns, background } => {
@@ -52,7 +52,7 @@ pub fn record_beside(tx: &Tx<'_>, task: &TaskId, record: u32, beside: &Beside) -
         max_auto_reruns: 0,
         background: true,
     };
-    self::record(tx, task, &Event { number: 0, at_ms, kind })?;
+    self::record(tx, task, &TaskEvent { number: 0, at_ms, kind })?;
     let Some(status) = beside.status else { return Ok(()) };
     let (message, output_bytes) = (beside.message.clone(), beside.output_bytes);
     let kind = EventKind::StepFinished {
@@ -64,7 +64,7 @@ pub fn record_beside(tx: &Tx<'_>, task: &TaskId, record: u32, beside: &Beside) -
         output_bytes,
         output_times: Vec::new(),
     };
-    self::record(tx, task, &Event { number: 0, at_ms, kind })
+    self::record(tx, task, &TaskEvent { number: 0, at_ms, kind })
 }
 
 /// Ends what a runner keeps beside a task that has ended well, as far as its runner has not ended it.

@@ -426,7 +426,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What a task has from the start, before anything happens to it.
+/// Columns that a task has from the start, before anything happens to it.
 #[derive(Clone, Debug)]
 pub struct Start {
     /// A restored backup: an administrator decides.

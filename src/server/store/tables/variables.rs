@@ -2,8 +2,8 @@
 //!
 //! Only SQLite: nothing.
 
-use crate::server::ids::{ContextId, ProjectId};
-use crate::server::store::tables::apps;
+use crate::server::ids::{ContextId, OrganisationId, ProjectId};
+use crate::server::store::tables::{apps, tokens};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -32,7 +32,7 @@ pub struct SealedVariable {
 
 /// The owner of a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub enum VariableOwner {
     /// A project: all of its jobs are given the variable.
     Project(ProjectId),
     /// A context: the jobs that use it are given the variable.
@@ -41,6 +41,8 @@ pub enum Owner {
     Forge(ProjectId),
     /// A project or an organisation, by its id: its GitHub App, which no job is given.
     App(String),
+    /// An organisation, with the address that its token for a forge is shown to.
+    Organisation(OrganisationId, String),
 }
 
 fn shown_row(row: &Row<'_>) -> rusqlite::Result<ShownVariable> {
@@ -160,22 +162,26 @@ pub fn list_sealed_of_context(view: &View, context: &ContextId) -> Result<Vec<Se
 }
 
 /// Reads every value that is kept.
-pub fn list_all_sealed(view: &View) -> Result<Vec<(Owner, SealedVariable)>, Error> {
+pub fn list_all_sealed(view: &View) -> Result<Vec<(VariableOwner, SealedVariable)>, Error> {
     let mut all = Vec::new();
     let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM project_variables")?;
-    for row in query.query_map([], |row| Ok((Owner::Project(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Project(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     let mut query = view.sql().prepare("SELECT name, sealed, context_id FROM context_variables")?;
-    for row in query.query_map([], |row| Ok((Owner::Context(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Context(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     let mut query = view.sql().prepare("SELECT name, sealed, project_id FROM forge_secrets")?;
-    for row in query.query_map([], |row| Ok((Owner::Forge(row.get(2)?), sealed_row(row)?)))? {
+    for row in query.query_map([], |row| Ok((VariableOwner::Forge(row.get(2)?), sealed_row(row)?)))? {
         all.push(row?);
     }
     for (owner, sealed) in apps::list_all(view)? {
-        all.push((Owner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
+        all.push((VariableOwner::App(owner), SealedVariable { name: "github-app".to_owned(), sealed }));
+    }
+    for token in tokens::list_all(view)? {
+        let owner = VariableOwner::Organisation(token.organisation, token.api_url);
+        all.push((owner, SealedVariable { name: "forge-token".to_owned(), sealed: token.sealed }));
     }
     Ok(all)
 }

@@ -1,6 +1,6 @@
 //! Rows of a terminal as HTML: everything a job wrote is escaped before anything is added.
 
-use crate::server::web::log::style::Style;
+use crate::server::web::log::style::CharacterStyle;
 use crate::server::web::log::terminal::{Row, Terminal, is_link};
 use std::fmt::Write;
 
@@ -38,7 +38,13 @@ pub(super) fn row(terminal: &Terminal, row: &Row, address: &str, stamp: &str) ->
     html
 }
 
-fn run(html: &mut String, row: &[char], range: std::ops::Range<usize>, style: Style, link: Option<&str>) {
+fn run(
+    html: &mut String,
+    row: &[char],
+    range: std::ops::Range<usize>,
+    style: CharacterStyle,
+    link: Option<&str>,
+) {
     let classes = style.classes();
     if let Some(link) = link {
         let _ = write!(html, r#"<a href="{}" rel="noopener noreferrer nofollow">"#, escaped(link));

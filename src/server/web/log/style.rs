@@ -13,13 +13,13 @@ const STRIKE: u8 = 32;
 /// The style of a character. Colours are those of the sixteen that come nearest: they can be read on light and dark
 /// grounds, and need no style of their own in the page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Style {
+pub(super) struct CharacterStyle {
     text: Option<u8>,
     ground: Option<u8>,
     bits: u8,
 }
 
-impl Style {
+impl CharacterStyle {
     /// Text as it is unless something else is said.
     pub(super) const PLAIN: Self = Self { text: None, ground: None, bits: 0 };
 
@@ -173,7 +173,7 @@ mod tests {
             ("38;5", ""),
             ("38;9;31", ""),
         ] {
-            let mut style = Style::default();
+            let mut style = CharacterStyle::default();
             style.select(parameters);
             if parameters == "38;9;31" {
                 // The rest of a colour that nobody knows is read as what it says.

@@ -4,7 +4,7 @@
 //! rare. The cursor reaches the newest [`WINDOW`] rows only; a row that has left them is final. What a terminal would
 //! clear is kept: this is a log. State is kept between calls, so that a sequence may be cut anywhere.
 
-use crate::server::web::log::style::Style;
+use crate::server::web::log::style::CharacterStyle;
 use std::collections::VecDeque;
 
 /// Rows that the cursor can go back to.
@@ -22,7 +22,7 @@ pub(super) struct Cell {
     /// Character that stands in the cell; a space where nothing was written.
     pub(super) character: char,
     /// The style that it was written in.
-    pub(super) style: Style,
+    pub(super) style: CharacterStyle,
     /// Position among the links of the terminal, from 1; 0 is none.
     pub(super) link: u32,
 }
@@ -56,7 +56,7 @@ pub(super) struct Terminal {
     /// Position of the cursor's row in `rows`.
     at: usize,
     column: usize,
-    style: Style,
+    style: CharacterStyle,
     link: u32,
     links: Vec<String>,
     line: u64,
@@ -71,7 +71,7 @@ impl Terminal {
             rows: VecDeque::from([row]),
             at: 0,
             column: 0,
-            style: Style::default(),
+            style: CharacterStyle::default(),
             link: 0,
             links: Vec::new(),
             line: first,
@@ -240,7 +240,7 @@ impl Terminal {
     }
 }
 
-const BLANK: Cell = Cell { character: ' ', style: Style::PLAIN, link: 0 };
+const BLANK: Cell = Cell { character: ' ', style: CharacterStyle::PLAIN, link: 0 };
 
 /// Whether a page may lead to an address that a job wrote.
 pub(super) fn is_link(address: &str) -> bool {

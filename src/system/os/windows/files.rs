@@ -323,17 +323,26 @@ pub fn written_for_git(path: &Path) -> Cow<'_, str> {
     path.to_string_lossy().replace('\\', "/").into()
 }
 
-/// Opens the file that stands for a folder in locks, in one place for all users of this host: whoever works in a folder
-/// has it open without a wish to share its removal, so that no lock can be of the folder itself.
-pub fn open_folder(path: &Path) -> io::Result<File> {
+/// The file that stands for a folder in locks, in one place for all users of this host: whoever works in a folder has it
+/// open without a wish to share its removal, so that no lock can be of the folder itself.
+fn lock_file(path: &Path) -> io::Result<PathBuf> {
     let place = fs::canonicalize(path)?.to_string_lossy().to_lowercase();
     let digest = ring::digest::digest(&ring::digest::SHA256, place.as_bytes());
     let base = std::env::var_os("ProgramData").map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = base.join("runlet").join("locks");
-    let file = folder.join(crate::system::hex(&digest.as_ref()[..16]));
+    Ok(base.join("runlet").join("locks").join(crate::system::hex(&digest.as_ref()[..16])))
+}
+
+/// Whether a folder may have a lock: whether somebody has locked it before.
+pub fn has_lock(path: &Path) -> bool {
+    lock_file(path).is_ok_and(|file| file.exists())
+}
+
+/// Opens the file that stands for a folder in locks.
+pub fn open_folder(path: &Path) -> io::Result<File> {
+    let file = lock_file(path)?;
     // The folder that is asked for is there: whatever is missing is no matter of it.
     let refused = |_: io::Error| io::Error::from(io::ErrorKind::PermissionDenied);
-    fs::create_dir_all(folder).map_err(refused)?;
+    fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(refused)?;
     let made = File::options().read(true).write(true).create(true).truncate(false).open(&file);
     // That of another user can be locked when it is opened for reading.
     made.or_else(|_| File::open(&file)).map_err(refused)
@@ -352,6 +361,16 @@ pub fn sync_folder(_: &Path) -> io::Result<()> {
 /// Nothing tells which file an opened one is.
 pub fn number_of<T>(_: &T) -> Option<(u64, u64)> {
     None
+}
+
+/// There is no table of mounts.
+pub fn mount_table() -> Option<File> {
+    None
+}
+
+/// Mounts that are not known may be others each time.
+pub fn are_mounts_changed(_: &File) -> bool {
+    true
 }
 
 /// No file is without a disk.

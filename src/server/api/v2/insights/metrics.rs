@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 /// Run of a workflow or job, as far as metrics need it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Run {
+pub(super) struct MeasuredRun {
     /// Whether it succeeded or failed; one that was cancelled or has not ended did neither.
     pub(super) is_good: Option<bool>,
     /// Time at which it began.
@@ -39,7 +39,7 @@ pub(super) struct Metrics {
 
 impl Metrics {
     /// Computes the metrics of runs in any order, within this many days.
-    pub(super) fn of(runs: &[Run], days: f64) -> Self {
+    pub(super) fn of(runs: &[MeasuredRun], days: f64) -> Self {
         let mut runs = runs.to_vec();
         runs.sort_by_key(|run| run.began);
         let count = |wanted| runs.iter().filter(|run| run.is_good == Some(wanted)).count();
@@ -124,7 +124,7 @@ impl Metrics {
 }
 
 /// Seconds from the end of each first failure to the end of the success that followed; runs in their order.
-fn recoveries(runs: &[Run]) -> Vec<u64> {
+fn recoveries(runs: &[MeasuredRun]) -> Vec<u64> {
     let mut broken_at: Option<Millis> = None;
     let mut times = Vec::new();
     for run in runs {
@@ -143,14 +143,14 @@ fn recoveries(runs: &[Run]) -> Vec<u64> {
 mod tests {
     use super::*;
 
-    fn run(began_s: u64, took_s: u64, is_good: Option<bool>) -> Run {
+    fn run(began_s: u64, took_s: u64, is_good: Option<bool>) -> MeasuredRun {
         let began = Millis(began_s * 1000);
-        Run { is_good, began, ended: Some(Millis((began_s + took_s) * 1000)) }
+        MeasuredRun { is_good, began, ended: Some(Millis((began_s + took_s) * 1000)) }
     }
 
     #[test]
     fn runs_are_added_up() {
-        let running = Run { is_good: None, began: Millis(900_000), ended: None };
+        let running = MeasuredRun { is_good: None, began: Millis(900_000), ended: None };
         let runs = [
             run(500, 40, Some(true)),
             run(0, 10, Some(true)),

@@ -4,8 +4,8 @@ mod metrics;
 mod query;
 mod tests_of_runs;
 
-use crate::server::api::shared::failure::{Answer, Failure};
-use crate::server::api::shared::input::{Path, Words};
+use crate::server::api::shared::failure::{Answer, ApiError};
+use crate::server::api::shared::input::{Path, QueryWords};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::paging::{newest_first, page};
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
@@ -20,7 +20,7 @@ use crate::system::suggest::nearest;
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use metrics::{Metrics, Run};
+use metrics::{MeasuredRun, Metrics};
 use query::{Period, branches_of};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,26 +46,26 @@ pub(super) fn router() -> Router<Shared> {
         .route(&format!("{project}/flaky-tests"), get(flaky_tests))
 }
 
-fn of_workflow(run: &WorkflowRun) -> Run {
+fn of_workflow(run: &WorkflowRun) -> MeasuredRun {
     let is_good = match run.status {
         WorkflowStatus::Success => Some(true),
         WorkflowStatus::Failed | WorkflowStatus::Error | WorkflowStatus::Unauthorized => Some(false),
         _ => None,
     };
     let ended = run.stopped_at.filter(|_| run.status.is_terminal());
-    Run { is_good, began: run.created_at, ended }
+    MeasuredRun { is_good, began: run.created_at, ended }
 }
 
-fn of_job(run: &JobRun) -> Run {
+fn of_job(run: &JobRun) -> MeasuredRun {
     let is_good = match run.status {
         JobStatus::Success => Some(true),
         status => status.is_failure().then_some(false),
     };
-    Run { is_good, began: run.started_at, ended: run.stopped_at }
+    MeasuredRun { is_good, began: run.started_at, ended: run.stopped_at }
 }
 
 /// The runs of a project that a query asks for.
-async fn runs(state: &Shared, slug: Slug, words: &Words, period: &Period) -> Answer<Runs> {
+async fn runs(state: &Shared, slug: Slug, words: &QueryWords, period: &Period) -> Answer<Runs> {
     let project = project(state, slug).await?;
     let branches = branches_of(words, &project.default_branch)?;
     Ok(Runs { project: project.id, branches, from: period.from, to: period.to })
@@ -83,7 +83,7 @@ async fn check_names(state: &Shared, project: &ProjectId, workflow: &str, job: O
         let jobs = read::known_names(view, &project, Some(&workflow))?;
         Ok((!jobs.contains(&job)).then(|| unknown("job", &job, &jobs)))
     };
-    state.store.read(read).await?.map_or(Ok(()), |why| Err(Failure::not_found(why)))
+    state.store.read(read).await?.map_or(Ok(()), |why| Err(ApiError::not_found(why)))
 }
 
 fn unknown(what: &str, name: &str, known: &[String]) -> String {
@@ -97,10 +97,10 @@ fn unknown(what: &str, name: &str, known: &[String]) -> String {
 fn by_name<T>(
     runs: &[T],
     name: impl Fn(&T) -> &str,
-    of: impl Fn(&T) -> Run,
+    of: impl Fn(&T) -> MeasuredRun,
     days: f64,
 ) -> BTreeMap<String, Metrics> {
-    let mut named: BTreeMap<String, Vec<Run>> = BTreeMap::new();
+    let mut named: BTreeMap<String, Vec<MeasuredRun>> = BTreeMap::new();
     for run in runs {
         named.entry(name(run).to_owned()).or_default().push(of(run));
     }
@@ -117,7 +117,7 @@ async fn workflows(
     State(state): State<Shared>,
     _person: Person,
     Path(slug): Path<Slug>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let period = Period::window(&words, Millis::now())?;
     let runs = runs(&state, slug, &words, &period).await?;
@@ -130,7 +130,7 @@ async fn jobs(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let period = Period::window(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
@@ -147,7 +147,7 @@ async fn workflow_runs(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let period = Period::dates(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
@@ -172,7 +172,7 @@ async fn job_runs(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, workflow, job)): Path<(String, String, String, String, String)>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let period = Period::dates(&words, Millis::now())?;
     let runs = runs(&state, (vcs, org, repo), &words, &period).await?;
@@ -198,7 +198,7 @@ async fn summary(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let now = Period::window(&words, Millis::now())?;
     let before = now.before();
@@ -229,7 +229,7 @@ async fn test_metrics(
     State(state): State<Shared>,
     _person: Person,
     Path((vcs, org, repo, workflow)): Path<OfWorkflow>,
-    words: Words,
+    words: QueryWords,
 ) -> Answer<Json<Value>> {
     let now = Millis::now();
     let runs = runs(&state, (vcs, org, repo), &words, &Period::window(&words, now)?).await?;

@@ -1,7 +1,7 @@
 //! The time and the branches that a query of insights asks about.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{Words, moment};
+use crate::server::api::shared::input::{QueryWords, moment};
 use crate::server::store::read::Branches;
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct Period {
 }
 
 /// A word of a query, unless it is absent or empty.
-fn given<'w>(words: &'w Words, name: &str) -> Option<&'w str> {
+fn given<'w>(words: &'w QueryWords, name: &str) -> Option<&'w str> {
     words.get(name).map(String::as_str).filter(|word| !word.is_empty())
 }
 
@@ -40,7 +40,7 @@ impl Period {
     }
 
     /// The one that `reporting-window` names.
-    pub(super) fn window(words: &Words, now: Millis) -> Answer<Self> {
+    pub(super) fn window(words: &QueryWords, now: Millis) -> Answer<Self> {
         let Some(word) = given(words, "reporting-window") else { return Ok(Self::until(now, LONGEST)) };
         match WINDOWS.iter().find(|(name, _)| *name == word) {
             Some((_, hours)) => Ok(Self::until(now, Duration::from_secs(hours * 60 * 60))),
@@ -52,7 +52,7 @@ impl Period {
     }
 
     /// Reads the span from `start-date` to `end-date`.
-    pub(super) fn dates(words: &Words, now: Millis) -> Answer<Self> {
+    pub(super) fn dates(words: &QueryWords, now: Millis) -> Answer<Self> {
         let usual = Self::until(now, LONGEST);
         let date = |name: &str| given(words, name).map(|text| moment(name, text)).transpose();
         let to = date("end-date")?.unwrap_or(usual.to);
@@ -80,7 +80,7 @@ impl Period {
 }
 
 /// The branches that `branch` and `all-branches` choose; neither is the default branch.
-pub(super) fn branches_of(words: &Words, default: &str) -> Answer<Branches> {
+pub(super) fn branches_of(words: &QueryWords, default: &str) -> Answer<Branches> {
     let all = match given(words, "all-branches") {
         None | Some("false") => false,
         Some("true") => true,
@@ -102,7 +102,7 @@ mod tests {
 
     const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
-    fn words(text: &[(&str, &str)]) -> Words {
+    fn words(text: &[(&str, &str)]) -> QueryWords {
         Query(text.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect())
     }
 

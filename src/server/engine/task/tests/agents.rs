@@ -4,7 +4,9 @@ use super::model::{BUDGET, Phase};
 use super::world::{Agent, LEASE_TIME, World};
 use crate::protocol::GiveBackReason;
 use crate::server::engine::task::LONGEST_BEGIN;
-use crate::server::engine::task::{Call, Claim, ClaimedAgain, Machine, Refused, Report, Returned, Taken};
+use crate::server::engine::task::{
+    Call, Claim, ClaimedAgain, Denied, FinishReport, GivingBack, Machine, Passed,
+};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::tables::steps::Unaccounted;
 use std::time::Duration;
@@ -114,7 +116,7 @@ impl World {
             self.agents[agent].is_dead = true;
             return self.follow(at, Vec::new());
         };
-        assert_eq!(step.answer, Taken { late: false, cancel: self.model(at).is_canceled });
+        assert_eq!(step.answer, Passed { late: false, cancel: self.model(at).is_canceled });
         let attempt = &mut self.stored.attempts[at];
         let begun_by = attempt.begun_by.get_or_insert_with(|| id.clone());
         assert!(attempt.is_restored || *begun_by == id, "two agents have begun one attempt");
@@ -168,7 +170,7 @@ impl World {
             return;
         }
         let reason = if how & 1 == 0 { GiveBackReason::Runner } else { GiveBackReason::Host };
-        let returned = Returned { reason, message: "m", pause: Duration::from_secs(u64::from(how)) };
+        let returned = GivingBack { reason, message: "m", pause: Duration::from_secs(u64::from(how)) };
         let now = self.now();
         let given = self.task(at).give_back(&returned, now);
         let expected = self.model(at).give_back(reason, u64::from(how) * 1_000, now.0);
@@ -197,13 +199,18 @@ impl World {
         }
         // It has stopped its steps before it says so.
         self.agents[agent].works = false;
-        let status =
-            [TaskState::Success, TaskState::Failed, TaskState::InfrastructureFail][usize::from(how % 3)];
+        let status = match how % 5 {
+            0 => TaskState::Success,
+            1 => TaskState::Failed,
+            2 => TaskState::InfrastructureFail,
+            3 => TaskState::Canceled,
+            _ => TaskState::Timedout,
+        };
         let now = self.now();
         let step = Unaccounted { step: 1, name: "test".to_owned(), bytes: None };
         let (is_complete, is_overlooked) = (how & 24 != 24, how & 48 == 48);
         let overlooked = is_overlooked.then_some(&step);
-        let report = Report { status, message: None, is_complete, overlooked };
+        let report = FinishReport { status, message: None, is_complete, overlooked };
         let finished = self.task(at).finish(&report, LEASE_TIME, now);
         let expected = self.model(at).finish(status, is_complete, is_overlooked, now.0);
         assert_eq!(finished.as_ref().map(|step| step.answer).map_err(|no| no.answer), expected);
@@ -240,7 +247,7 @@ impl World {
                     self.model(at).lost(EndedBy::Lost, now.0),
                 )
             } else {
-                (self.task(at).lost(Some(&allocation), "gone", now), Err(Refused::AnotherAllocation))
+                (self.task(at).lost(Some(&allocation), "gone", now), Err(Denied::AnotherAllocation))
             };
             assert_eq!(lost.as_ref().map(|_| ()).map_err(|no| *no), expected);
             self.follow(at, lost.unwrap_or_default());
@@ -258,7 +265,7 @@ impl World {
         let allocation = self.agents[agent].allocation.clone();
         if self.task(at).claim_of().is_none_or(|claim| claim.allocation != allocation) {
             let failed = self.task(at).failed(Some(&allocation), "no", now);
-            assert_eq!(failed.map(|step| step.answer), Err(Refused::AnotherAllocation));
+            assert_eq!(failed.map(|step| step.answer), Err(Denied::AnotherAllocation));
             return;
         }
         let failed = self.task(at).failed(Some(&allocation), "no", now);

@@ -2,7 +2,7 @@
 //! nothing with the machine but its words, and takes from it only which lease a call has got, within bounds.
 
 use crate::protocol::{GiveBackReason, GivenBack};
-use crate::server::engine::task::{Call, Consequence, Finished, NotClaimable, Refused, State, Task};
+use crate::server::engine::task::{Call, Consequence, Denied, Finished, NotClaimable, Stage, Task};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
@@ -128,6 +128,8 @@ impl Model {
     }
 
     fn end(&mut self, status: TaskState, by: EndedBy, is_told: bool, now: u64) {
+        // Whoever sees such an end is told of it, whatever else happened.
+        let is_told = is_told || matches!(status, TaskState::Canceled | TaskState::Timedout);
         (self.phase, self.ended_at) = (Phase::Ended(status, by), now);
         self.then.push(Follows::Ended(is_told));
     }
@@ -185,12 +187,12 @@ impl Model {
         self.allocation.is_some() && !by_itself && now.saturating_sub(self.ended_at) < LATE
     }
 
-    fn no(&self, now: u64) -> Refused {
+    fn no(&self, now: u64) -> Denied {
         match self.phase {
-            Phase::Queued => Refused::Queued,
-            Phase::Claimed => Refused::NotBegun,
-            Phase::Running | Phase::Unreachable => Refused::Begun,
-            Phase::Ended(status, by) => Refused::Ended { status, by, late: self.late(now) },
+            Phase::Queued => Denied::Queued,
+            Phase::Claimed => Denied::NotBegun,
+            Phase::Running | Phase::Unreachable => Denied::Begun,
+            Phase::Ended(status, by) => Denied::Ended { status, by, late: self.late(now) },
         }
     }
 
@@ -240,25 +242,25 @@ impl Model {
         (self.phase, self.renews) = (Phase::Running, Some(now));
     }
 
-    pub(super) fn begin(&mut self, agent: &str, now: u64) -> Result<(), Refused> {
+    pub(super) fn begin(&mut self, agent: &str, now: u64) -> Result<(), Denied> {
         match self.phase {
             Phase::Claimed => self.starts(Some(agent), now),
             Phase::Running | Phase::Unreachable if self.begun_by.as_deref() == Some(agent) => self.heard(now),
-            Phase::Running | Phase::Unreachable => return Err(Refused::AnotherAgent),
+            Phase::Running | Phase::Unreachable => return Err(Denied::AnotherAgent),
             Phase::Queued | Phase::Ended(..) => return Err(self.no(now)),
         }
         Ok(())
     }
 
     /// Whether the call came late, when it is taken.
-    pub(super) fn call(&mut self, call: Call, now: u64) -> Result<bool, Refused> {
+    pub(super) fn call(&mut self, call: Call, now: u64) -> Result<bool, Denied> {
         match self.phase {
             Phase::Claimed => match call {
                 Call::Events { .. } | Call::Output { .. } | Call::Other if self.is_first_version => {
                     self.starts(None, now);
                 }
                 Call::Output { is_spin_up: false } | Call::Events { is_spin_up: false } | Call::Other => {
-                    return Err(Refused::NotBegun);
+                    return Err(Denied::NotBegun);
                 }
                 _ => self.renews = Some(now),
             },
@@ -274,7 +276,7 @@ impl Model {
     }
 
     /// A call that asks before it does anything: no more than its lease, and nothing where it is refused.
-    pub(super) fn announce(&mut self, call: Call, now: u64) -> Result<bool, Refused> {
+    pub(super) fn announce(&mut self, call: Call, now: u64) -> Result<bool, Denied> {
         let late = self.clone().call(call, now)?;
         match self.phase {
             Phase::Claimed => self.renews = Some(now),
@@ -289,7 +291,7 @@ impl Model {
         reason: GiveBackReason,
         pause: u64,
         now: u64,
-    ) -> Result<GivenBack, Refused> {
+    ) -> Result<GivenBack, Denied> {
         match self.phase {
             Phase::Claimed => {
                 let kind = match reason {
@@ -332,7 +334,7 @@ impl Model {
         is_complete: bool,
         is_overlooked: bool,
         now: u64,
-    ) -> Result<Finished, Refused> {
+    ) -> Result<Finished, Denied> {
         let status = match status {
             TaskState::Success if is_overlooked => TaskState::InfrastructureFail,
             status => status,
@@ -363,7 +365,7 @@ impl Model {
     }
 
     /// Its steps have stopped. A cancelled one ends by that, and its rest is late.
-    pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Refused> {
+    pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Denied> {
         match self.phase {
             Phase::Running | Phase::Unreachable if self.is_canceled => {
                 self.end(TaskState::Canceled, EndedBy::Cancel, true, now);
@@ -378,9 +380,9 @@ impl Model {
         }
     }
 
-    pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), Refused> {
+    pub(super) fn lost(&mut self, by: EndedBy, now: u64) -> Result<(), Denied> {
         match self.phase {
-            Phase::Queued => return Err(Refused::Queued),
+            Phase::Queued => return Err(Denied::Queued),
             Phase::Claimed => {
                 let by = if by == EndedBy::Lost { EndedBy::GivenBack } else { EndedBy::Lapsed };
                 self.back(Try::Runner, by, now);
@@ -392,7 +394,7 @@ impl Model {
     }
 
     /// Its runner does not run it, for good: nothing of it is tried again.
-    pub(super) fn failed(&mut self, now: u64) -> Result<(), Refused> {
+    pub(super) fn failed(&mut self, now: u64) -> Result<(), Denied> {
         match self.phase {
             Phase::Claimed | Phase::Running | Phase::Unreachable => {
                 let canceled = self.is_canceled;
@@ -493,13 +495,13 @@ impl Model {
     /// The machine must say the same after every event.
     pub(super) fn agree(&mut self, task: &Task) {
         let (phase, lease, begin_limit, fence) = match &task.state {
-            State::Queued => (Phase::Queued, None, None, None),
-            State::Claimed { lease_until, begin_until, .. } => {
+            Stage::Queued => (Phase::Queued, None, None, None),
+            Stage::Claimed { lease_until, begin_until, .. } => {
                 (Phase::Claimed, Some(lease_until.0), Some(begin_until.0), None)
             }
-            State::Running(work) => (Phase::Running, Some(work.lease_until.0), None, None),
-            State::Unreachable { work, .. } => (Phase::Unreachable, Some(work.lease_until.0), None, None),
-            State::Ended(end) => {
+            Stage::Running(work) => (Phase::Running, Some(work.lease_until.0), None, None),
+            Stage::Unreachable { work, .. } => (Phase::Unreachable, Some(work.lease_until.0), None, None),
+            Stage::Ended(end) => {
                 (Phase::Ended(end.status, end.by), None, None, end.fence_until.map(|time| time.0))
             }
         };
@@ -511,11 +513,11 @@ impl Model {
         let claim = task.claim_of().map(|claim| (&claim.runner, &claim.allocation));
         assert_eq!(claim, self.allocation.as_ref().map(|allocation| (&self.runner, allocation)), "{self:?}");
         match &task.state {
-            State::Unreachable { since, .. } => assert_eq!(since.0, self.since, "{self:?}"),
-            State::Ended(end) => {
+            Stage::Unreachable { since, .. } => assert_eq!(since.0, self.since, "{self:?}"),
+            Stage::Ended(end) => {
                 assert_eq!((end.at.0, end.had_begun), (self.ended_at, self.begun_by.is_some()), "{self:?}");
             }
-            State::Queued | State::Claimed { .. } | State::Running(_) => {}
+            Stage::Queued | Stage::Claimed { .. } | Stage::Running(_) => {}
         }
         if let Some(lease) = lease {
             let cap = begin_limit.unwrap_or(u64::MAX);

@@ -2,7 +2,7 @@
 
 use super::model::{BUDGET, Follows, LEASE, Model, Phase, Try};
 use crate::server::engine::commit::clock::{Moment, was_listening};
-use crate::server::engine::task::{Consequence, State, Task};
+use crate::server::engine::task::{Consequence, Stage, Task};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
@@ -168,10 +168,37 @@ impl World {
         assert!(!self.agents.iter().any(|agent| works(&agent)), "works on: {:?}", self.stored.attempts[at]);
     }
 
+    /// Every end that is not that of the job's own commands comes with a sentence, and says so where somebody cancelled.
+    fn assert_told(&self, at: usize, then: &[Consequence]) {
+        let Stage::Ended(end) = &self.stored.attempts[at].task.state else { return };
+        let Some(told) = then.iter().find_map(|consequence| match consequence {
+            Consequence::Ended(message) => Some(message.as_deref().unwrap_or_default()),
+            _ => None,
+        }) else {
+            return;
+        };
+        let says = |consequence: &Consequence| match consequence {
+            Consequence::Say(_) => true,
+            Consequence::Again(next) => next.why.is_some(),
+            _ => false,
+        };
+        let is_fine = match end.status {
+            TaskState::Success => true,
+            TaskState::Failed if end.by == EndedBy::Finish => true,
+            TaskState::Retried => then.iter().any(says),
+            // An agent that has heard of the cancel has words of its own.
+            TaskState::Canceled if end.by == EndedBy::Finish => !told.is_empty(),
+            TaskState::Canceled if end.by != EndedBy::Administrator => told.contains("cancel"),
+            _ => !told.is_empty(),
+        };
+        assert!(is_fine, "{end:?} with {then:?}");
+    }
+
     /// Carries out what follows from a change of an attempt, and compares it with the table.
     pub(super) fn follow(&mut self, at: usize, then: Vec<Consequence>) {
         let follows: Vec<Follows> = then.iter().map(Follows::from).collect();
         assert_eq!(follows, std::mem::take(&mut self.model(at).then), "{:?}", self.stored.attempts[at]);
+        self.assert_told(at, &then);
         for consequence in then {
             let Consequence::Again(next) = consequence else { continue };
             let model = self.model(at).next();
@@ -358,7 +385,7 @@ impl World {
             let followed = attempts[at + 1..].iter().any(|later| later.run == attempt.run);
             let retried = matches!(attempt.model.phase, Phase::Ended(TaskState::Retried, _));
             assert_eq!(retried, followed, "attempt {at} of {attempts:?}");
-            if attempt.task.state == State::Queued {
+            if attempt.task.state == Stage::Queued {
                 assert_eq!(attempt.task.claimable("runner-0", false, now), Ok(()), "alone in its class");
                 let later = Millis(now.0 + 10_000_000);
                 assert_eq!(attempt.task.claimable("runner-0", true, later), Ok(()), "when the pause is over");

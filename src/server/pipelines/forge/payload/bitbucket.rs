@@ -1,17 +1,21 @@
 //! Bitbucket Cloud and Bitbucket Data Center, which share little but the name. One event may hold several refs.
 
-use super::parts::{Delivery, Repository, at, id, is_built, maybe, needed, nothing, number, shown, text};
+use super::parts::{
+    Delivery, ForgeRepository, at, id, is_built, maybe, needed, nothing, number, shown, text,
+};
 use crate::server::pipelines::forge::event::{Action, Actor, Event, NO_OBJECT, Pull, Push};
 use serde_json::Value;
 
-fn done(repository: Repository, changes: Vec<Event>, remark: &str) -> Delivery {
+fn done(repository: ForgeRepository, changes: Vec<Event>, remark: &str) -> Delivery {
     let remark = if changes.is_empty() { remark.to_owned() } else { String::new() };
     Delivery { repository: Some(repository), changes, remark }
 }
 
 pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String> {
-    let repository =
-        Repository { id: id(value, "repository.uuid")?, full_name: needed(value, "repository.full_name")? };
+    let repository = ForgeRepository {
+        id: id(value, "repository.uuid")?,
+        full_name: needed(value, "repository.full_name")?,
+    };
     let login = maybe(value, "actor.nickname").or_else(|| maybe(value, "actor.display_name"));
     let actor =
         Actor { login: login.unwrap_or_default(), avatar_url: maybe(value, "actor.links.avatar.href") };
@@ -38,8 +42,8 @@ pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String>
         number: number(about, "id")?,
         title: text(about, "title"),
         url: text(about, "links.html.href"),
-        head_branch: needed(about, "source.branch.name")?,
-        head: needed(about, "source.commit.hash")?,
+        head_branch: text(about, "source.branch.name"),
+        head: text(about, "source.commit.hash"),
         base_branch: text(about, "destination.branch.name"),
         base: text(about, "destination.commit.hash"),
         reference: None,
@@ -54,7 +58,7 @@ pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String>
     Ok(done(repository, vec![Event::Pull(pull)], ""))
 }
 
-fn cloud_push(value: &Value, repository: Repository, actor: Actor) -> Result<Delivery, String> {
+fn cloud_push(value: &Value, repository: ForgeRepository, actor: Actor) -> Result<Delivery, String> {
     let changes = at(value, "push.changes").as_array().ok_or("it has no list `push.changes`")?;
     let mut pushes = Vec::new();
     for change in changes {
@@ -87,9 +91,9 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
     }
     let login = maybe(value, "actor.name").or_else(|| maybe(value, "actor.slug"));
     let actor = Actor { login: login.unwrap_or_default(), avatar_url: None };
-    let named = |about: &Value| -> Result<Repository, String> {
+    let named = |about: &Value| -> Result<ForgeRepository, String> {
         let full_name = format!("{}/{}", needed(about, "project.key")?, needed(about, "slug")?);
-        Ok(Repository { id: id(about, "id")?, full_name })
+        Ok(ForgeRepository { id: id(about, "id")?, full_name })
     };
     let action = match event {
         "repo:refs_changed" => return dc_push(value, named(at(value, "repository"))?, actor),
@@ -112,8 +116,8 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
         number,
         title: text(about, "title"),
         url: maybe(&about["links"]["self"][0], "href").unwrap_or_default(),
-        head_branch: needed(about, "fromRef.displayId")?,
-        head: needed(about, "fromRef.latestCommit")?,
+        head_branch: text(about, "fromRef.displayId"),
+        head: text(about, "fromRef.latestCommit"),
         base_branch: text(about, "toRef.displayId"),
         base: text(about, "toRef.latestCommit"),
         reference: Some(format!("refs/pull-requests/{number}/from")),
@@ -128,7 +132,7 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
     Ok(done(repository, vec![Event::Pull(pull)], ""))
 }
 
-fn dc_push(value: &Value, repository: Repository, actor: Actor) -> Result<Delivery, String> {
+fn dc_push(value: &Value, repository: ForgeRepository, actor: Actor) -> Result<Delivery, String> {
     let changes = value["changes"].as_array().ok_or("it has no list `changes`")?;
     let mut pushes = Vec::new();
     for change in changes {

@@ -1,7 +1,7 @@
 //! GitHub, and Gitea and Forgejo, which took over its payloads.
 
 use super::parts::{
-    Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+    Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use crate::server::store::status::Forge;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery, String> {
     let repository = match at(value, "repository") {
-        Value::Object(_) => Some(Repository {
+        Value::Object(_) => Some(ForgeRepository {
             id: id(value, "repository.id")?,
             full_name: needed(value, "repository.full_name")?,
         }),
@@ -32,7 +32,7 @@ fn actor(value: &Value) -> Actor {
     Actor { login, avatar_url: maybe(value, "sender.avatar_url") }
 }
 
-fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+fn push(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
     let repository = repository.ok_or("it has no `repository`")?;
     let reference = needed(value, "ref")?;
     if !is_built(&reference) {
@@ -54,13 +54,13 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         after,
         commit,
         message,
-        late_for: None,
         actor: actor(value),
+        ..Push::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
 
-fn pull(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+fn pull(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
     let repository = repository.ok_or("it has no `repository`")?;
     let word = needed(value, "action")?;
     let action = match word.as_str() {
@@ -86,8 +86,8 @@ fn pull(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         number: pull_number,
         title: text(value, &of("title")),
         url: text(value, &of("html_url")),
-        head_branch: needed(value, &of("head.ref"))?,
-        head: needed(value, &of("head.sha"))?,
+        head_branch: text(value, &of("head.ref")),
+        head: text(value, &of("head.sha")),
         base_branch: text(value, &of("base.ref")),
         base: text(value, &of("base.sha")),
         reference: Some(format!("refs/pull/{pull_number}/head")),

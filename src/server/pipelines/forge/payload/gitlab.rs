@@ -1,7 +1,7 @@
 //! Payloads of GitLab: pushes, tags and merge requests.
 
 use super::parts::{
-    Delivery, Repository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+    Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use serde_json::Value;
@@ -10,7 +10,7 @@ pub(super) fn read(value: &Value) -> Result<Delivery, String> {
     let kind = maybe(value, "object_kind").or_else(|| maybe(value, "event_name")).unwrap_or_default();
     let repository = id(value, "project.id").or_else(|_| id(value, "project_id")).ok();
     let repository =
-        repository.map(|id| Repository { id, full_name: text(value, "project.path_with_namespace") });
+        repository.map(|id| ForgeRepository { id, full_name: text(value, "project.path_with_namespace") });
     match kind.as_str() {
         "push" | "tag_push" => push(value, repository),
         "merge_request" => merge_request(value, repository),
@@ -18,7 +18,7 @@ pub(super) fn read(value: &Value) -> Result<Delivery, String> {
     }
 }
 
-fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+fn push(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
     let repository = repository.ok_or("it has no `project_id`")?;
     let reference = needed(value, "ref")?;
     if !is_built(&reference) {
@@ -38,13 +38,13 @@ fn push(value: &Value, repository: Option<Repository>) -> Result<Delivery, Strin
         after,
         commit,
         message,
-        late_for: None,
         actor: Actor { login: text(value, "user_username"), avatar_url: maybe(value, "user_avatar") },
+        ..Push::default()
     };
     Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
 
-fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delivery, String> {
+fn merge_request(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
     let repository = repository.ok_or("it has no `project.id`")?;
     let about = at(value, "object_attributes");
     let word = text(about, "action");
@@ -56,6 +56,10 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         "update" if at(value, "changes.draft.current") == false => Action::ReadyForReview,
         "update" if !at(value, "changes.labels").is_null() => Action::Labeled,
         "update" => Action::Edited,
+        "" => {
+            let remark = "an event of a merge request without an action starts nothing";
+            return Ok(nothing(Some(repository), remark));
+        }
         other => {
             let remark = format!("`{}` of a merge request starts nothing", shown(other));
             return Ok(nothing(Some(repository), remark));
@@ -71,8 +75,8 @@ fn merge_request(value: &Value, repository: Option<Repository>) -> Result<Delive
         number: iid,
         title: text(about, "title"),
         url: text(about, "url"),
-        head_branch: needed(about, "source_branch")?,
-        head: needed(about, "last_commit.id")?,
+        head_branch: text(about, "source_branch"),
+        head: text(about, "last_commit.id"),
         base_branch: text(about, "target_branch"),
         base: String::new(),
         reference: Some(format!("refs/merge-requests/{iid}/head")),

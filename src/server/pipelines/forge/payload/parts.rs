@@ -8,7 +8,7 @@ const MOST_CHARS: usize = 4000;
 
 /// The repository that a delivery is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repository {
+pub struct ForgeRepository {
     /// Its id on the forge.
     pub id: String,
     /// Its name there: `owner/name`.
@@ -19,7 +19,7 @@ pub struct Repository {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// The repository; a few events have none.
-    pub repository: Option<Repository>,
+    pub repository: Option<ForgeRepository>,
     /// Its changes; empty when it asks for nothing.
     pub changes: Vec<Event>,
     /// The reason why it asks for nothing.
@@ -66,7 +66,7 @@ pub(super) fn number(value: &Value, path: &str) -> Result<u64, String> {
 }
 
 /// A delivery that asks for nothing, for this reason.
-pub(super) fn nothing(repository: Option<Repository>, remark: impl Into<String>) -> Delivery {
+pub(super) fn nothing(repository: Option<ForgeRepository>, remark: impl Into<String>) -> Delivery {
     Delivery { repository, changes: Vec::new(), remark: remark.into() }
 }
 

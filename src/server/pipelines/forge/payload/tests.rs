@@ -97,6 +97,15 @@ fn tags_deletions_and_empty_branches_are_seen_for_what_they_are() {
 }
 
 #[test]
+fn the_message_is_that_of_the_newest_commit() {
+    let older = r#""commits":[{"id":"<a>","message":"Docs [skip ci]"},"#;
+    for (forge, event, text) in [(Forge::GitHub, "push", GH_PUSH), (Forge::GitLab, "Push Hook", GL_PUSH)] {
+        let message = push_of(forge, event, &text.replace(r#""commits":["#, older)).message.unwrap();
+        assert!(message.starts_with("Fix"), "{forge}: {message}");
+    }
+}
+
+#[test]
 fn pull_requests_of_every_forge_say_the_same() {
     let fork = pull_of(Forge::GitHub, "pull_request", GH_FORK);
     assert!(fork.is_fork && fork.action == Action::Synchronize && fork.branch() == "pull/12");
@@ -115,6 +124,75 @@ fn pull_requests_of_every_forge_say_the_same() {
     assert_eq!(pull_of(Forge::GitLab, "Merge Request Hook", GL_EDIT).action, Action::Edited);
     let own = pull_of(Forge::BitbucketCloud, "pullrequest:created", BC_PULL);
     assert!(!own.is_fork && own.head == "b".repeat(12) && own.action == Action::Opened);
+}
+
+#[test]
+fn pull_requests_whose_head_is_gone_are_closed_and_otherwise_nothing() {
+    const DC: &str = r#"{"actor":{"name":"ada"},"pullRequest":{"id":5,"fromRef":{"displayId":"topic","latestCommit":"<b>","repository":{"id":1}},"toRef":{"displayId":"main","repository":{"id":1,"slug":"app","project":{"key":"ACME"}}}}}"#;
+    let without = |text: &str, parts: &[(&str, &str)]| {
+        parts.iter().fold(filled(text), |text, (from, to)| {
+            let from = filled(from);
+            assert!(text.contains(&from), "{from}");
+            text.replace(&from, to)
+        })
+    };
+    for (forge, closed, other, text, number) in [
+        (
+            Forge::GitHub,
+            ("pull_request", r#""action":"closed""#),
+            ("pull_request", r#""action":"opened""#),
+            without(
+                GH_FORK,
+                &[
+                    (r#""ref":"patch-1","sha":"<b>""#, r#""ref":null,"sha":null"#),
+                    (r#""action":"synchronize""#, "ACTION"),
+                ],
+            ),
+            12,
+        ),
+        (
+            Forge::GitLab,
+            ("Merge Request Hook", r#""action":"merge""#),
+            ("Merge Request Hook", r#""action":"update","oldrev":"x""#),
+            without(
+                GL_EDIT,
+                &[
+                    (r#""last_commit":{"id":"<b>"}"#, r#""last_commit":null"#),
+                    (r#""action":"update""#, "ACTION"),
+                ],
+            ),
+            3,
+        ),
+        (
+            Forge::BitbucketCloud,
+            ("pullrequest:fulfilled", ""),
+            ("pullrequest:updated", ""),
+            without(
+                BC_PULL,
+                &[(
+                    r#""branch":{"name":"topic"},"commit":{"hash":"bbbbbbbbbbbb"}"#,
+                    r#""branch":null,"commit":null"#,
+                )],
+            ),
+            8,
+        ),
+        (
+            Forge::BitbucketDc,
+            ("pr:declined", ""),
+            ("pr:opened", ""),
+            without(DC, &[(r#""latestCommit":"<b>","#, "")]),
+            5,
+        ),
+    ] {
+        let pull = pull_of(forge, closed.0, &text.replace("ACTION", closed.1));
+        assert_eq!((pull.action, pull.number), (Action::Closed, number), "{forge}");
+        let nothing = of(forge, other.0, &text.replace("ACTION", other.1));
+        assert!(
+            nothing.changes.is_empty() && nothing.remark.contains("no head commit"),
+            "{forge}: {}",
+            nothing.remark
+        );
+    }
 }
 
 #[test]
