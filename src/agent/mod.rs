@@ -26,7 +26,7 @@ pub use stop::{Level, Stop};
 
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
-use crate::system::signals::{Asked, Asks};
+use crate::system::signals::{Asks, OutsideRequest};
 use crate::system::threads;
 use lexopt::Arg::{Long, Short};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -116,9 +116,9 @@ fn listen_outside(stop: &Stop, mut doors: Doors) -> Result<(), Failure> {
             let _ = poll(&mut all, patience.as_ref());
             for asked in asks.pending() {
                 match asked {
-                    Asked::Reload => stop.reload(),
-                    Asked::Leave => stop.leave(),
-                    Asked::Stop => stop.escalate(),
+                    OutsideRequest::Reload => stop.reload(),
+                    OutsideRequest::Leave => stop.leave(),
+                    OutsideRequest::Stop => stop.escalate(),
                 }
             }
             doors.answer();

@@ -2,8 +2,8 @@
 //! and one ladder kills it.
 
 use super::output::log::StepLog;
-use super::process::{self, Ended, Group};
-use crate::system::os::Heard;
+use super::process::{self, Ended, ProcessGroup};
+use crate::system::os::HeardPipe;
 use crate::system::threads;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read};
@@ -60,9 +60,9 @@ pub struct StepChild {
     pub settled_at: Option<Instant>,
     /// True once nobody holds its output any more.
     pub closed: bool,
-    group: Group,
+    group: ProcessGroup,
     turn: u64,
-    reader: Heard,
+    reader: HeardPipe,
     started: Instant,
     taken: Arc<Taken>,
     /// Once this much was taken, nothing of what has ended is left: a bound for descendants that never
@@ -258,7 +258,7 @@ impl StepChild {
 
 /// Waits for something to read, or for the end of the output, at most for `time`. True when there is
 /// something to read.
-fn is_readable(reader: &Heard, time: Option<Duration>) -> bool {
+fn is_readable(reader: &HeardPipe, time: Option<Duration>) -> bool {
     let time = time.and_then(|time| Timespec::try_from(time).ok());
     let mut fds = [PollFd::new(reader, PollFlags::IN)];
     // An interrupted wait is a short one, and reading waits as well.

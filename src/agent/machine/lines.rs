@@ -1,6 +1,6 @@
 //! Lines that a child writes, read as they come and without waiting.
 
-use crate::system::os::{self, Heard, OwnedPipe};
+use crate::system::os::{self, HeardPipe, OwnedPipe};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{ErrorKind, Read};
 
@@ -9,7 +9,7 @@ const LONGEST_LINE: usize = 16 * 1024;
 
 /// The reading end of a pipe.
 pub(super) struct PipeLines {
-    pipe: Heard,
+    pipe: HeardPipe,
     begun: Vec<u8>,
     closed: bool,
 }

@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// Who jobs are, and what they have by that.
+/// The user of jobs, and what they have by that.
 pub(super) fn who(found: &mut Findings) {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     let home = std::env::var("HOME").unwrap_or_default();

@@ -6,7 +6,7 @@ use crate::system::os::{HOME, symlink};
 use std::io;
 use std::path::Path;
 
-/// Who jobs are, and what they have by that.
+/// The user of jobs, and what they have by that.
 pub(super) fn who(found: &mut Findings) {
     let named = |name| std::env::var(name).unwrap_or_default();
     let (user, home) = (named("USERNAME"), named(HOME));

@@ -1,4 +1,4 @@
-//! What is known of children and their descendants.
+//! Facts about children and their descendants.
 
 use crate::system::proc;
 
@@ -23,7 +23,7 @@ pub struct Descendant {
     pub command: String,
 }
 
-/// What people are told of a process.
+/// A process as people are told of it.
 pub(super) fn named(process: &proc::Stat) -> Descendant {
     Descendant { pid: process.pid, command: proc::command_line(process) }
 }

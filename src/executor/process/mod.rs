@@ -13,6 +13,6 @@ use windows as system;
 
 pub use facts::{Descendant, Ended, PIPE_BYTES};
 pub use system::{
-    Group, Process, adopt_descendants, end_descendants, group_is_gone, has_descendants, holders, kill, start,
-    terminate,
+    Process, ProcessGroup, adopt_descendants, end_descendants, group_is_gone, has_descendants, holders, kill,
+    start, terminate,
 };

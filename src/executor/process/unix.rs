@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 static ADOPTS: AtomicBool = AtomicBool::new(false);
 
 /// The processes that a child leads.
-pub type Group = Pid;
+pub type ProcessGroup = Pid;
 
 /// A started child.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ fn nothing() -> io::Result<Stdio> {
 
 impl Process {
     /// Its group, which has its number.
-    pub fn group(&self) -> Group {
+    pub fn group(&self) -> ProcessGroup {
         self.pid
     }
 
@@ -81,12 +81,12 @@ pub fn adopt_descendants() {
 }
 
 /// Asks a process group to end.
-pub fn terminate(group: &Group) {
+pub fn terminate(group: &ProcessGroup) {
     signal_group(*group, Signal::TERM);
 }
 
 /// Ends a process group.
-pub fn kill(group: &Group) {
+pub fn kill(group: &ProcessGroup) {
     signal_group(*group, Signal::KILL);
 }
 
@@ -97,7 +97,7 @@ fn signal_group(group: Pid, signal: Signal) {
 
 /// Whether nothing is left of a group whose leader was waited for. Its members that have died and were
 /// adopted by this process are reaped: the dead count as members, and keep the number of the group.
-pub fn group_is_gone(group: &Group) -> bool {
+pub fn group_is_gone(group: &ProcessGroup) -> bool {
     let group = *group;
     while let Ok(Some(_)) = rustix::process::waitpgid(group, WaitOptions::NOHANG) {}
     // Another answer than this one comes of members, if only of such as may not be signalled.

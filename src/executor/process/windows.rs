@@ -26,25 +26,25 @@ const LOOK: Duration = Duration::from_millis(20);
 static OWN: OnceLock<Job> = OnceLock::new();
 
 /// Objects of steps that may have members: what a step leaves running is there for the steps after it, as on other systems.
-static KEPT: Mutex<Vec<Group>> = Mutex::new(Vec::new());
+static KEPT: Mutex<Vec<ProcessGroup>> = Mutex::new(Vec::new());
 
 /// A started child.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    group: Group,
+    group: ProcessGroup,
 }
 
 /// All that a child has started, with itself. `None` in it: it was ended, or the system has no object for it.
 #[derive(Clone, Debug)]
-pub struct Group(Arc<Mutex<Option<Job>>>);
+pub struct ProcessGroup(Arc<Mutex<Option<Job>>>);
 
 fn job() -> Result<Job, JobError> {
     Job::create_with_limit_info(ExtendedLimitInfo::new().limit_kill_on_job_close())
 }
 
 /// Starts `command` in a Job Object of its own, with no input. Returns the reading end of its output.
-pub fn start(mut command: Command) -> io::Result<(Process, os::Heard)> {
+pub fn start(mut command: Command) -> io::Result<(Process, os::HeardPipe)> {
     let (reader, writer) = io::pipe()?;
     let second = writer.try_clone()?;
     command.stdin(Stdio::null()).stdout(writer).stderr(second).creation_flags(OWN_CONSOLE);
@@ -61,7 +61,7 @@ pub fn start(mut command: Command) -> io::Result<(Process, os::Heard)> {
     }
     let output = os::hear(reader.into())?;
     output.set_nonblocking(false)?;
-    let group = Group(Arc::new(Mutex::new(Some(job))));
+    let group = ProcessGroup(Arc::new(Mutex::new(Some(job))));
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
     kept.retain(|group| !group_is_gone(group));
     kept.push(group.clone());
@@ -70,7 +70,7 @@ pub fn start(mut command: Command) -> io::Result<(Process, os::Heard)> {
 
 impl Process {
     /// All that it has started, with itself.
-    pub fn group(&self) -> Group {
+    pub fn group(&self) -> ProcessGroup {
         self.group.clone()
     }
 
@@ -93,12 +93,12 @@ pub fn adopt_descendants() {
 }
 
 /// Ends a group, as [`kill`]: nobody there can be asked.
-pub fn terminate(group: &Group) {
+pub fn terminate(group: &ProcessGroup) {
     kill(group);
 }
 
 /// Ends a group.
-pub fn kill(group: &Group) {
+pub fn kill(group: &ProcessGroup) {
     let mut job = group.0.lock().unwrap_or_else(PoisonError::into_inner);
     // The end of the object alone would have them end well, with the exit code 0.
     for pid in job.as_ref().and_then(|job| job.query_process_id_list().ok()).into_iter().flatten() {
@@ -108,7 +108,7 @@ pub fn kill(group: &Group) {
 }
 
 /// Whether nothing is left of a group.
-pub fn group_is_gone(group: &Group) -> bool {
+pub fn group_is_gone(group: &ProcessGroup) -> bool {
     let job = group.0.lock().unwrap_or_else(PoisonError::into_inner);
     job.as_ref().is_none_or(|job| job.query_process_id_list().is_ok_and(|members| members.is_empty()))
 }
@@ -128,7 +128,7 @@ pub fn has_descendants() -> bool {
 }
 
 /// Those who may hold the output of a step: whatever this process has started.
-pub fn holders(_: &os::Heard) -> Vec<Descendant> {
+pub fn holders(_: &os::HeardPipe) -> Vec<Descendant> {
     left_behind().iter().map(named).collect()
 }
 

@@ -24,7 +24,7 @@ use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
 /// The output of a child, as it is read.
-pub type Heard = File;
+pub type HeardPipe = File;
 
 /// Whether a name of a program takes no room, and can be made anew.
 pub const HAS_LINKS: bool = true;
@@ -128,7 +128,7 @@ pub fn wake_pair() -> io::Result<(Wake, Wake)> {
 }
 
 /// A pipe that is read without waiting, and can be waited for with others.
-pub fn hear(pipe: OwnedPipe) -> io::Result<Heard> {
+pub fn hear(pipe: OwnedPipe) -> io::Result<HeardPipe> {
     rustix::io::ioctl_fionbio(&pipe, true)?;
     Ok(File::from(pipe))
 }

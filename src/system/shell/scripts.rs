@@ -2,7 +2,7 @@
 
 /// A kind of shell on Windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum ShellKind {
     /// `powershell.exe`, `pwsh.exe`.
     PowerShell,
     /// `cmd.exe`.
@@ -11,7 +11,7 @@ pub(super) enum Kind {
     Posix,
 }
 
-impl Kind {
+impl ShellKind {
     /// The kind of a program, by its name.
     pub(super) fn of(program: &str) -> Self {
         let name = program.rsplit(['/', '\\']).next().unwrap_or_default().to_ascii_lowercase();
@@ -55,24 +55,24 @@ mod tests {
     #[test]
     fn a_shell_is_known_by_its_name() {
         for (program, kind) in [
-            ("powershell.exe", Kind::PowerShell),
-            (r"C:\Program Files\PowerShell\7\PWSH.EXE", Kind::PowerShell),
-            ("cmd", Kind::Cmd),
-            ("C:/Windows/System32/cmd.exe", Kind::Cmd),
-            ("bash.exe", Kind::Posix),
-            ("cmd.exe.exe", Kind::Posix),
+            ("powershell.exe", ShellKind::PowerShell),
+            (r"C:\Program Files\PowerShell\7\PWSH.EXE", ShellKind::PowerShell),
+            ("cmd", ShellKind::Cmd),
+            ("C:/Windows/System32/cmd.exe", ShellKind::Cmd),
+            ("bash.exe", ShellKind::Posix),
+            ("cmd.exe.exe", ShellKind::Posix),
         ] {
-            assert_eq!(Kind::of(program), kind, "{program}");
+            assert_eq!(ShellKind::of(program), kind, "{program}");
         }
-        let kinds = [Kind::PowerShell, Kind::Cmd, Kind::Posix];
-        assert_eq!(kinds.map(Kind::ending), ["ps1", "bat", "sh"]);
+        let kinds = [ShellKind::PowerShell, ShellKind::Cmd, ShellKind::Posix];
+        assert_eq!(kinds.map(ShellKind::ending), ["ps1", "bat", "sh"]);
     }
 
     #[test]
     fn a_command_becomes_a_file_that_its_shell_can_read() {
-        assert_eq!(Kind::Cmd.script("a\nb\r\nc"), "@echo off\r\na\r\nb\r\nc\r\n");
-        let script = Kind::PowerShell.script("a");
+        assert_eq!(ShellKind::Cmd.script("a\nb\r\nc"), "@echo off\r\na\r\nb\r\nc\r\n");
+        let script = ShellKind::PowerShell.script("a");
         assert!(script.starts_with("\u{feff}$Error") && script.contains("\r\na\r\nif ("), "{script}");
-        assert_eq!(Kind::Posix.script("a\n"), "a\n");
+        assert_eq!(ShellKind::Posix.script("a\n"), "a\n");
     }
 }

@@ -1,6 +1,6 @@
 //! Shells of Windows: PowerShell and `cmd.exe`, which take a command as a file, and `bash.exe`, which takes an argument.
 
-use super::scripts::Kind;
+use super::scripts::ShellKind;
 use crate::system::opening;
 use std::io;
 use std::os::windows::process::CommandExt;
@@ -28,17 +28,17 @@ pub fn is_there(program: &str) -> bool {
 /// Gives a shell its command; `file`, with an ending of its own, is for those who take one. The shell has its other words
 /// already.
 pub fn give(shell: &mut Command, text: &str, file: &Path) -> io::Result<()> {
-    let kind = Kind::of(&shell.get_program().to_string_lossy());
-    if kind == Kind::Posix && text.len() <= LONGEST_ARGUMENT {
+    let kind = ShellKind::of(&shell.get_program().to_string_lossy());
+    if kind == ShellKind::Posix && text.len() <= LONGEST_ARGUMENT {
         shell.arg("-c").arg(text);
         return Ok(());
     }
     let file = file.with_extension(kind.ending());
     opening::write(&file, kind.script(text).as_bytes())?;
     match kind {
-        Kind::PowerShell => shell.arg("-File").arg(file),
-        Kind::Cmd => shell.arg("/d").arg("/c").arg(file),
-        Kind::Posix => shell.arg(file),
+        ShellKind::PowerShell => shell.arg("-File").arg(file),
+        ShellKind::Cmd => shell.arg("/d").arg("/c").arg(file),
+        ShellKind::Posix => shell.arg(file),
     };
     Ok(())
 }

@@ -12,7 +12,7 @@ pub use windows::{Asks, Stops};
 
 /// The wish of somebody outside for a runner to do something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum OutsideRequest {
     /// To stop: the first time after the task, the second time at once.
     Stop,
     /// To go now, and to leave the task agent to the next runner.

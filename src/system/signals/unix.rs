@@ -1,6 +1,6 @@
 //! Signals.
 
-use super::Asked;
+use super::OutsideRequest;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
 use signal_hook::iterator::Signals;
 use signal_hook::iterator::backend::SignalDelivery;
@@ -22,11 +22,11 @@ impl Asks {
     }
 
     /// Those since the last call.
-    pub fn pending(&mut self) -> impl Iterator<Item = Asked> {
+    pub fn pending(&mut self) -> impl Iterator<Item = OutsideRequest> {
         self.0.pending().map(|signal| match signal {
-            SIGHUP => Asked::Reload,
-            SIGUSR2 => Asked::Leave,
-            _ => Asked::Stop,
+            SIGHUP => OutsideRequest::Reload,
+            SIGUSR2 => OutsideRequest::Leave,
+            _ => OutsideRequest::Stop,
         })
     }
 }

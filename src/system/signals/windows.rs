@@ -1,6 +1,6 @@
 //! The console of a runner, and the event of a task agent.
 
-use super::Asked;
+use super::OutsideRequest;
 use crate::system::os::{Wake, error_of, stop_event, wake_pair};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{self, Read, Write};
@@ -24,10 +24,10 @@ impl Asks {
     }
 
     /// Those since the last call.
-    pub fn pending(&mut self) -> impl Iterator<Item = Asked> {
+    pub fn pending(&mut self) -> impl Iterator<Item = OutsideRequest> {
         let mut bytes = [0; 8];
         let came = self.0.read(&mut bytes).unwrap_or(0);
-        std::iter::repeat_n(Asked::Stop, came)
+        std::iter::repeat_n(OutsideRequest::Stop, came)
     }
 }
 

@@ -197,9 +197,9 @@ pub fn set_mode_of(file: &File, mode: u32) -> io::Result<()> {
 
 /// A wish to use a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access(u32);
+pub struct FileAccess(u32);
 
-impl Access {
+impl FileAccess {
     /// To read it.
     pub const READ_OK: Self = Self(4);
     /// To write to it.
@@ -208,7 +208,7 @@ impl Access {
     pub const EXEC_OK: Self = Self(1);
 }
 
-impl BitOr for Access {
+impl BitOr for FileAccess {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -218,14 +218,14 @@ impl BitOr for Access {
 
 /// Whether a file can be used, as far as its attributes tell; lists of rights are not read. A program may be named
 /// without its `.exe`.
-pub fn access(path: impl AsRef<Path>, wish: Access) -> Result<(), Errno> {
+pub fn access(path: impl AsRef<Path>, wish: FileAccess) -> Result<(), Errno> {
     let path = path.as_ref();
     let about = match fs::metadata(path) {
-        Err(_) if wish == Access::EXEC_OK => fs::metadata(path.with_added_extension("exe")),
+        Err(_) if wish == FileAccess::EXEC_OK => fs::metadata(path.with_added_extension("exe")),
         found => found,
     };
     let about = about.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::NOENT))?;
-    if wish.0 & Access::WRITE_OK.0 != 0 && !about.is_dir() && about.permissions().readonly() {
+    if wish.0 & FileAccess::WRITE_OK.0 != 0 && !about.is_dir() && about.permissions().readonly() {
         return Err(Errno::ACCESS);
     }
     Ok(())
@@ -233,9 +233,9 @@ pub fn access(path: impl AsRef<Path>, wish: Access) -> Result<(), Errno> {
 
 /// A user, of whom nothing is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct User;
+pub struct UnknownUser;
 
-impl User {
+impl UnknownUser {
     /// The number that every file has for its owner.
     pub fn as_raw(self) -> u32 {
         0
@@ -248,13 +248,13 @@ impl User {
 }
 
 /// The user of this process.
-pub fn geteuid() -> User {
-    User
+pub fn geteuid() -> UnknownUser {
+    UnknownUser
 }
 
 /// The user of this process.
-pub fn getuid() -> User {
-    User
+pub fn getuid() -> UnknownUser {
+    UnknownUser
 }
 
 /// Room on a disk, in bytes.
@@ -262,7 +262,7 @@ pub fn getuid() -> User {
 pub struct StatVfs {
     /// All.
     pub f_blocks: u64,
-    /// What this user may still write.
+    /// Bytes that this user may still write.
     pub f_bavail: u64,
     /// Bytes of a block.
     pub f_frsize: u64,

@@ -11,6 +11,7 @@ mod process;
 mod wires;
 
 pub use errors::Errno;
+pub use files::FileAccess as Access;
 pub use files::*;
 pub use process::*;
 pub use wires::*;

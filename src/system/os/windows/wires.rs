@@ -11,7 +11,7 @@ use std::time::Duration;
 /// One end of two that wake each other.
 pub type Wake = TcpStream;
 /// The output of a child, as it is read.
-pub type Heard = TcpStream;
+pub type HeardPipe = TcpStream;
 /// The reading end of a pipe.
 pub type OwnedPipe = OwnedHandle;
 
@@ -36,7 +36,7 @@ pub fn wake_pair() -> io::Result<(Wake, Wake)> {
 }
 
 /// A pipe that is read without waiting, and can be waited for with others: a thread moves what comes into a socket.
-pub fn hear(pipe: OwnedPipe) -> io::Result<Heard> {
+pub fn hear(pipe: OwnedPipe) -> io::Result<HeardPipe> {
     let (heard, mut out) = wake_pair()?;
     heard.set_nonblocking(true)?;
     let mut pipe = File::from(pipe);
