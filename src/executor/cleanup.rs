@@ -131,7 +131,7 @@ impl Left {
 
     fn remove_around(&mut self, path: &Path, goes: bool) -> io::Result<()> {
         if !path.symlink_metadata()?.is_dir() {
-            return if goes { fs::remove_file(path) } else { Ok(()) };
+            return if goes { os::remove_file(path) } else { Ok(()) };
         }
         if goes && fs::remove_dir_all(path).is_ok() {
             return Ok(());

@@ -3,6 +3,7 @@
 pub use rustix::fs::{Access, StatVfs, access, statvfs};
 pub use rustix::io::Errno;
 pub use rustix::process::{Pid, geteuid, getuid};
+pub use std::fs::remove_file;
 pub use std::os::fd::OwnedFd as OwnedPipe;
 pub use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub use std::os::unix::fs::{
@@ -26,6 +27,8 @@ use std::time::Duration;
 /// The output of a child, as it is read.
 pub type HeardPipe = File;
 
+/// Whether a process that ended with exit code 0 has done so itself: others end it by a signal.
+pub const ENDS_WELL_BY_ITSELF: bool = true;
 /// Whether a name of a program takes no room, and can be made anew.
 pub const HAS_LINKS: bool = true;
 /// The variable that names the home of the user.

@@ -188,6 +188,18 @@ pub fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
+/// Removes a file, also one that may not be written to, as git keeps its objects.
+pub fn remove_file(path: &Path) -> io::Result<()> {
+    let is_file = || fs::symlink_metadata(path).is_ok_and(|about| about.is_file());
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && is_file() => {
+            set_mode(path, 0o700)?;
+            fs::remove_file(path)
+        }
+        removed => removed,
+    }
+}
+
 /// Gives an opened file its permissions.
 pub fn set_mode_of(file: &File, mode: u32) -> io::Result<()> {
     let mut permissions = file.metadata()?.permissions();

@@ -20,6 +20,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+/// Whether a process that ended with exit code 0 has done so itself: whoever ends another one chooses its exit code.
+pub const ENDS_WELL_BY_ITSELF: bool = false;
 /// The variable that names the home of the user.
 pub const HOME: &str = "USERPROFILE";
 /// Between two folders of a PATH.
