@@ -29,6 +29,8 @@ pub(super) enum ClaimOutcome {
     Nothing,
     /// No task, and never one by this nonce: the next claim has another.
     NonceSpent,
+    /// This claim has got a task before, which nobody runs here: only a runner without a task claims.
+    Held(Box<HeldTask>),
 }
 
 /// The claims of one runner.
@@ -189,9 +191,14 @@ impl Claims {
 
     fn failed(&mut self, error: &http::Error, started: Instant) -> ClaimOutcome {
         if error.code() == Some(RefusalCode::HoldsTask) {
-            let held = error.refusal().and_then(|refusal| refusal.task.as_deref().cloned());
-            self.disown(held);
-            return ClaimOutcome::NonceSpent;
+            let held = error.refusal().and_then(|refusal| refusal.task.clone());
+            return match held.filter(|held| !held.ended) {
+                Some(held) => ClaimOutcome::Held(held),
+                None => {
+                    log::info!("the task of this claim has ended meanwhile; claiming anew");
+                    ClaimOutcome::NonceSpent
+                }
+            };
         }
         let notice = self.life.claim_failed(error, started, Instant::now(), retry::random());
         tell(notice);
@@ -203,18 +210,6 @@ impl Claims {
             self.lost(&task, Some(allocation), &self.trouble.clone());
         }
         ClaimOutcome::NonceSpent
-    }
-
-    /// This claim has got a task before, which nobody runs here: only a runner without a task claims.
-    fn disown(&mut self, held: Option<HeldTask>) {
-        let Some(held) = held.filter(|held| !held.ended) else {
-            return log::info!("the task of this claim has ended meanwhile; claiming anew");
-        };
-        record!(Warn, task_id = held.id;
-            "the control plane knows a task of this runner that does not run here"
-        );
-        let why = "the runner that had claimed the task does not know of it (any more)";
-        self.lost(&held.id, Some(&held.allocation), why);
     }
 
     /// Reports a task whose agent is gone, until that is heard.

@@ -44,6 +44,29 @@ fn a_cancelled_task_ends_although_its_output_hangs_and_nothing_of_that_is_lost()
 }
 
 #[test]
+fn a_cancelled_task_ends_although_its_agent_has_died_and_the_output_that_it_left_hangs() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let go = machine.path("go");
+    let command = format!(
+        "echo first; until test -e '{}'; do sleep 0.05; done; kill -9 $PPID; sleep 600",
+        go.display()
+    );
+    server.offer(&task_of("d-1", &[&command]));
+    let mut runner = machine.start();
+    poll("the step", || if server.output("d-1", 1) == "first\n" { Ok(()) } else { Err(runner.log()) });
+    server.swallow("/output");
+    std::fs::write(&go, "").unwrap();
+    runner.wait_log("sending what the task agent has left");
+    server.cancel("d-1");
+    server.wait_for("/tasks/d-1/stopped");
+    runner.wait_log("the cancelled task has ended; what is left of its output is still sent");
+    server.behave();
+    assert_eq!(runner.wait(), Some(0));
+    assert_eq!(server.output("d-1", 1), "first\n", "{}", runner.log());
+}
+
+#[test]
 fn a_cancelled_task_ends_although_its_finish_hangs() {
     // What says that the steps have stopped may be lost, too; or the task ends otherwise, and its fence waits for that word.
     for (id, is_lost, is_cancelled) in [("f-1", false, true), ("f-2", true, true), ("f-3", false, false)] {

@@ -70,16 +70,14 @@ fn what_the_task_agent_of_a_prefix_that_ended_well_has_left_is_removed_and_its_t
 fn a_task_whose_agent_was_killed_behind_a_prefix_that_ended_well_is_lost_with_what_it_said() {
     let server = ControlPlane::start();
     server.answer("/steps/1/output", 503, "{}");
-    let ready = "until test -e $DIR/began; do sleep 0.05; done";
-    let machine = behind(
-        &server,
-        &format!(
-            "if test -e $DIR/began; then exec \"$@\"; fi\nstart \"$@\"; {ready}; kill -9 $!; wait; exit 0"
-        ),
-    );
-    let began = machine.path("began").display().to_string();
-    server.offer(&task_of("p-5", &[&format!("echo said; touch {began}; sleep 600")]));
+    // What the step has said is kept once the task agent has tried to send it.
+    let kill = "until test -e $DIR/heard; do sleep 0.05; done; kill -9 $!; wait; exit 0";
+    let again = "if test -e $DIR/heard; then exec \"$@\"; fi";
+    let machine = behind(&server, &format!("{again}\nstart \"$@\"; {kill}"));
+    server.offer(&task_of("p-5", &["echo said; exec sleep 600"]));
     let mut runner = machine.start();
+    server.wait_for("/steps/1/output?offset=0");
+    runner.machine.file("heard", "");
     server.wait_for("/unclaim");
     server.behave();
     let lost = server.wait_for("/tasks/p-5/lost").json()["message"].as_str().unwrap().to_owned();

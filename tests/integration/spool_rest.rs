@@ -8,6 +8,7 @@ use crate::support::processes::{coming_child_with, end, end_below, signal, wait_
 use crate::support::runner::{Machine, Running, task_of};
 use runlet::protocol::{Secret, Variable};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -147,6 +148,35 @@ fn what_runner_and_agent_have_not_sent_when_both_were_killed_is_sent_by_the_next
     let runner = runner.crash_and_restart();
     assert_rest_came_before_lost(&server, &runner, "s-7");
     assert_eq!(server.wait_for("/tasks/s-7/rest").token, "class-token");
+}
+
+/// The record of the runner is on a disk that loses what was written last.
+#[test]
+fn what_a_task_has_left_that_its_runner_has_forgotten_is_sent_when_it_claims_again() {
+    let server = ControlPlane::start();
+    let machine = Machine::new(&server.url()).setting("mode", "single-task");
+    let (runner, agent) = printed_and_unsent(&server, "s-18", machine);
+    runner.signal(Signal::KILL);
+    signal(agent, Signal::KILL);
+    server.behave();
+    let record = runner.machine.path("state/machine-tester.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
+    assert!(state["task"].take().is_object(), "it knows of its task");
+    fs::write(&record, state.to_string()).unwrap();
+    let held = task_of("s-18", &[]);
+    let private = std::env::temp_dir().join(format!("runlet-task-{}", held.id));
+    assert!(private.exists(), "{}", private.display());
+    let refusal = json!({
+        "message": "this claim has got a task", "code": "holds_task",
+        "task": { "id": held.id, "allocation": held.allocation, "ended": false },
+    });
+    server.answer("/claim", 409, &refusal.to_string());
+    let mut runner = runner.crash_and_restart();
+    assert_eq!(runner.wait(), Some(0));
+    assert_rest_came_before_lost(&server, &runner, "s-18");
+    let message = server.wait_for("/tasks/s-18/lost").json()["message"].to_string();
+    assert!(message.contains("does not know of it"), "{message}");
+    assert!(!private.exists(), "{} is left: {}", private.display(), runner.log());
 }
 
 /// A process that has nothing to do with any task, and is a session of its own, and its child.

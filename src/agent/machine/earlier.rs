@@ -9,7 +9,7 @@ use super::watched::Watched;
 use crate::agent::board::Activity;
 use crate::agent::service::Service;
 use crate::logging::record;
-use crate::protocol::TaskId;
+use crate::protocol::{HeldTask, TaskId};
 use crate::system::clock::since_boot;
 use crate::system::os::{MetadataExt, getuid};
 use std::fs;
@@ -66,6 +66,20 @@ impl Tasks {
             Some((task, agent)) => Some((task, Some(agent))),
             None => recorded.map(|task| (task, None)),
         }
+    }
+
+    /// Answers for a task that the control plane holds for this runner's and that neither runs nor is known here, as of a
+    /// record that was lost: its agent may have left something all the same.
+    pub(super) fn disown(&mut self, held: HeldTask) {
+        record!(Warn, task_id = held.id;
+            "the control plane knows a task of this runner that does not run here"
+        );
+        let now = Instant::now();
+        self.claims.life.claimed(now, now);
+        self.claims.board.begun(held.id.as_str(), "", Duration::ZERO);
+        let task = RunningTask { allocation: Some(held.allocation), ..RunningTask::unknown(held.id) };
+        let why = "the runner that had claimed the task does not know of it (any more)";
+        self.mourn(task, None, Death::of_earlier_run(why), true);
     }
 
     /// Takes over the task of an earlier run. Without one what is in the group was left behind.

@@ -209,6 +209,7 @@ impl Runner {
             ClaimOutcome::Task(task) => self.tasks.begin(*task),
             ClaimOutcome::Nothing => {}
             ClaimOutcome::NonceSpent => self.tasks.forget(),
+            ClaimOutcome::Held(held) => self.tasks.disown(*held),
         }
     }
 

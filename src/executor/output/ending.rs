@@ -24,12 +24,18 @@ impl Reporter {
         state.life.steps_ended(since_boot());
         state.end = Some((status, message));
         drop(state);
+        self.settle();
+        self.over();
+        self.has_ended()
+    }
+
+    /// Waits until everything is said. Of a task that is cancelled or has ended, whose steps have stopped, that word goes
+    /// ahead when the rest takes too long.
+    pub(super) fn settle(&self) {
         let mut patience = Some(CANCEL_PATIENCE);
         while !self.settles(patience) {
             patience = patience.filter(|_| self.stopped_is_to_be_said_again());
         }
-        self.over();
-        self.has_ended()
     }
 
     /// Says the end, once everything before it has arrived. True when there is none to be said any more.
@@ -99,7 +105,7 @@ impl Reporter {
 
     /// Waits until everything is said, of a task that is cancelled or has ended not longer than the patience says: false
     /// when that is over.
-    pub(super) fn settles(&self, patience: Option<Duration>) -> bool {
+    fn settles(&self, patience: Option<Duration>) -> bool {
         let mut state = self.lock();
         state.hurry = true;
         self.0.changed.notify_all();

@@ -22,7 +22,8 @@ impl Reporter {
             state.life.begun();
             state.life.steps_ended(since_boot());
         }
-        self.settles(None);
+        // The runner has ended whatever the steps had started.
+        self.settle();
         Ok(())
     }
 

@@ -56,11 +56,13 @@ async fn look_at_due(
     now: Millis,
 ) -> Result<Option<Millis>, StoreError> {
     let due = state.store.read(move |view| forge::due_polls(view, now, AT_ONCE as u32)).await?;
+    if !due.is_empty() {
+        // Due again after this at the earliest, whatever becomes of these looks.
+        let (all, later) = (due.clone(), now.plus(LONGEST));
+        state.store.write(move |tx| all.iter().try_for_each(|id| forge::put_off_poll(tx, id, later))).await?;
+    }
     for project in due {
         let Ok(permit) = Arc::clone(room).acquire_owned().await else { return Ok(None) };
-        // Due again after this at the earliest, whatever becomes of this look.
-        let (id, later) = (project.clone(), now.plus(LONGEST));
-        state.store.write(move |tx| forge::put_off_poll(tx, &id, later)).await?;
         let (state, hosts, unchanged) = (state.clone(), Arc::clone(hosts), Arc::clone(unchanged));
         tokio::spawn(async move {
             if let Err(error) = look(&state, &hosts, &unchanged, &project).await {

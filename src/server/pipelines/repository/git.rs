@@ -4,6 +4,7 @@ use crate::server::pipelines::repository::access::Files;
 use crate::server::pipelines::repository::address::Protocol;
 use std::ffi::OsString;
 use std::fmt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -118,7 +119,7 @@ impl MirrorGit {
 
     /// [`MirrorGit::prepare`], for a mirror that is made with these arguments.
     pub(super) async fn prepare_as(&self, how: &[&str]) -> Result<bool, GitError> {
-        if tokio::fs::try_exists(self.folder.join("HEAD")).await.unwrap_or(false) {
+        if self.is_made().await {
             self.unlock().await;
             return Ok(false);
         }
@@ -135,6 +136,11 @@ impl MirrorGit {
         Ok(true)
     }
 
+    /// Whether the mirror is there: enough for commands that only ask the repository itself.
+    pub(super) async fn is_made(&self) -> bool {
+        tokio::fs::try_exists(self.folder.join("HEAD")).await.unwrap_or(false)
+    }
+
     /// Only one command at a time works here, so a lock that lies about was left by one that was killed.
     async fn unlock(&self) {
         for name in ["shallow.lock", "packed-refs.lock", "config.lock", "HEAD.lock"] {
@@ -149,7 +155,7 @@ impl MirrorGit {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("git");
+        let mut command = Command::new(program());
         command.env_clear();
         let has_ssh = self.access.as_ref().is_some_and(Files::has_ssh);
         for name in PASSED_ON {
@@ -223,6 +229,18 @@ impl MirrorGit {
         }
         Ok(out)
     }
+}
+
+/// The path of git. Looked for here and not by the standard library: a name that is looked for in another environment than
+/// this process's makes it copy the tables of all pages of the process, for each command.
+fn program() -> PathBuf {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let mut places = std::env::split_paths(&paths).map(|folder| folder.join("git"));
+    let is_program = |file: &PathBuf| {
+        file.is_absolute()
+            && file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o111 != 0)
+    };
+    places.find(is_program).unwrap_or_else(|| PathBuf::from("git"))
 }
 
 /// Output of a command, bounded.

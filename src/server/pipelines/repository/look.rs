@@ -28,7 +28,7 @@ impl Mirrors {
         let protocol = address::check(url)?;
         let git = self.git(project, url, protocol).await?;
         let failed = |error| format!("failed to list the refs of `{url}`: {error}");
-        {
+        if !git.is_made().await {
             let turn = self.turn(project);
             let _alone = turn.lock().await;
             git.prepare().await.map_err(failed)?;

@@ -91,6 +91,7 @@ fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         project: row.get(1)?,
+        // A damaged one reads as null, which is no event: whoever works it off ends it with that sentence.
         event: row
             .get_ref(2)?
             .as_bytes()
