@@ -38,6 +38,7 @@ pub mod metrics;
 #[cfg(feature = "server")]
 pub mod orbs;
 pub mod outcome;
+#[cfg(unix)]
 pub mod pod;
 pub mod protocol;
 #[cfg(feature = "server")]

@@ -173,8 +173,7 @@ impl LogOptions {
         let Some(path) = &self.file else { return Ok(None) };
         let mut open = OpenOptions::new();
         open.append(true).create(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o640);
+        crate::system::os::OpenOptionsExt::mode(&mut open, 0o640);
         open.open(path).map(Some).map_err(|error| {
             format!("cannot open the log file `{}` (`logging.file`): {error}", path.display())
         })

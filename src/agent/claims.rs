@@ -61,7 +61,7 @@ impl Claims {
         let limits = limits(settings);
         let request = ClaimRequest {
             name: settings.name.clone(),
-            hostname: super::settings::host_name(),
+            hostname: crate::system::os::host_name(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             os: std::env::consts::OS.to_owned(),
             arch: std::env::consts::ARCH.to_owned(),

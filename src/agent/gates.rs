@@ -152,7 +152,7 @@ impl Gates {
 
 /// Bytes of the file system of a folder, or of the nearest one above it that is there: all, and those that are free.
 pub(super) fn room_of(folder: &Path) -> Option<(u64, u64)> {
-    let about = folder.ancestors().find_map(|folder| rustix::fs::statvfs(folder).ok())?;
+    let about = folder.ancestors().find_map(|folder| crate::system::os::statvfs(folder).ok())?;
     Some((about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize)))
 }
 

@@ -26,15 +26,12 @@ pub use stop::{Level, Stop};
 
 use crate::logging;
 use crate::outcome::{Failure, Outcome, exit};
+use crate::system::signals::{Asks, OutsideRequest};
 use crate::system::threads;
 use lexopt::Arg::{Long, Short};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-use signal_hook::iterator::backend::SignalDelivery;
-use signal_hook::iterator::exfiltrator::SignalOnly;
 use status::Doors;
 use std::ffi::OsString;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
 /// `runlet machine --help`.
@@ -107,24 +104,21 @@ fn fail(message: String, log_elsewhere: bool) -> Failure {
 /// HUP reads the settings again) and to those who ask what the runner does, in a thread of its own.
 fn listen_outside(stop: &Stop, mut doors: Doors) -> Result<(), Failure> {
     let failure = |error: std::io::Error| Failure::new(format!("cannot listen for signals: {error}"));
-    let (read, write) = UnixStream::pair().map_err(failure)?;
-    let all = [SIGTERM, SIGINT, SIGHUP, SIGUSR2];
-    let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, all);
-    let mut signals = delivery.map_err(failure)?;
+    let mut asks = Asks::listen().map_err(failure)?;
     let stop = stop.clone();
     let listening = threads::start_small("signals", 256 * 1024, move || {
         loop {
             let waits = doors.waits();
-            let mut all = vec![PollFd::new(signals.get_read(), PollFlags::IN)];
+            let mut all = vec![PollFd::new(&asks, PollFlags::IN)];
             all.extend(waits.iter().map(|door| PollFd::from_borrowed_fd(*door, PollFlags::IN)));
             let patience = doors.patience().and_then(|time| Timespec::try_from(time).ok());
             // An interrupted wait is a short one.
             let _ = poll(&mut all, patience.as_ref());
-            for signal in signals.pending() {
-                match signal {
-                    SIGHUP => stop.reload(),
-                    SIGUSR2 => stop.leave(),
-                    _ => stop.escalate(),
+            for asked in asks.pending() {
+                match asked {
+                    OutsideRequest::Reload => stop.reload(),
+                    OutsideRequest::Leave => stop.leave(),
+                    OutsideRequest::Stop => stop.escalate(),
                 }
             }
             doors.answer();

@@ -6,10 +6,10 @@
 //! wait for a task agent or for the next attempt ends because a socket becomes readable.
 
 use crate::http::Client;
+use crate::system::os::{Wake, wake_pair};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ impl Inner {
 
 struct Registered {
     id: u64,
-    wake: UnixStream,
+    wake: Wake,
     claims: Option<Arc<Client>>,
 }
 
@@ -101,7 +101,7 @@ impl Stop {
 
     /// A listener for one runner.
     pub(super) fn listen(&self) -> std::io::Result<StopListener> {
-        let (wake, readable) = UnixStream::pair()?;
+        let (wake, readable) = wake_pair()?;
         wake.set_nonblocking(true)?;
         readable.set_nonblocking(true)?;
         let mut inner = self.lock();
@@ -120,7 +120,7 @@ impl Stop {
 pub(super) struct StopListener {
     stop: Stop,
     id: u64,
-    readable: UnixStream,
+    readable: Wake,
 }
 
 impl StopListener {

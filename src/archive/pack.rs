@@ -4,12 +4,11 @@
 use super::tar::{self, ArchiveEntry, EntryKind};
 use crate::system::fault::is_full;
 use crate::system::opening::open_regular;
+use crate::system::os::{MetadataExt, OsStrExt, OsStringExt};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Most notes that are kept: a folder of ten thousand sockets is one thing to say.

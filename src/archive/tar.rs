@@ -1,9 +1,9 @@
 //! Tar files as POSIX has them: ustar headers, pax records for what does not fit into those. Written so that
 //! every tar reads them; read are the kinds of entries that are written.
 
+use crate::system::os::OsStrExt;
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 const BLOCK: usize = 512;

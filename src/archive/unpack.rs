@@ -4,11 +4,10 @@
 use super::Error;
 use super::tar::{ArchiveEntry, EntryKind, Reader};
 use crate::system::fault;
+use crate::system::os::{self, DirBuilderExt, MetadataExt, OpenOptionsExt, OsStrExt, symlink};
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -146,7 +145,7 @@ impl State<'_> {
         for (folder, mode, changed) in self.folders.drain(..).rev() {
             // A folder of somebody else's, such as the home, keeps what it has.
             let _ = File::open(&folder).and_then(|open| open.set_modified(time(changed)));
-            let _ = fs::set_permissions(&folder, Permissions::from_mode(mode));
+            let _ = os::set_mode(&folder, mode);
         }
     }
 }
@@ -175,7 +174,7 @@ fn write_file(
         }
     }
     // The mask of the process counts for new files, not for those that were there before.
-    file.set_permissions(Permissions::from_mode(entry.mode)).map_err(&fail)?;
+    os::set_mode_of(&file, entry.mode).map_err(&fail)?;
     file.set_modified(time(entry.changed)).map_err(fail)
 }
 
@@ -190,15 +189,13 @@ fn writable<T>(place: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> 
     match free().and_then(|()| make()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let Some(parent) = place.parent() else { return Err(error) };
-            let mode = fs::metadata(parent)?.permissions().mode();
-            if mode & 0o300 == 0o300
-                || fs::set_permissions(parent, Permissions::from_mode(mode | 0o700)).is_err()
-            {
+            let mode = fs::metadata(parent)?.mode();
+            if mode & 0o300 == 0o300 || os::set_mode(parent, mode | 0o700).is_err() {
                 return Err(error);
             }
             let made = free().and_then(|()| make());
             // Its own entry, if it has one, says so again in the end.
-            let _ = fs::set_permissions(parent, Permissions::from_mode(mode));
+            let _ = os::set_mode(parent, mode);
             made
         }
         other => other,

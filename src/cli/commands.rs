@@ -37,7 +37,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command { name: "task", run: crate::executor::command, help: crate::executor::HELP },
     #[cfg(feature = "kubernetes")]
     Command { name: "container", run: crate::container::command, help: crate::container::HELP },
+    #[cfg(unix)]
     Command { name: "pod", run: crate::pod::command, help: crate::pod::HELP },
+    #[cfg(not(unix))]
+    Command { name: "pod", run: not_here, help: "`runlet pod` is for pods, whose systems are Linux\n" },
     Command { name: "tool", run: crate::tool::command, help: crate::tool::HELP },
     #[cfg(feature = "server")]
     Command { name: "config", run: super::config::command, help: super::config::HELP },
@@ -46,6 +49,12 @@ pub(super) const COMMANDS: &[Command] = &[
     #[cfg(feature = "server")]
     Command { name: "admin", run: crate::admin::command, help: crate::admin::HELP },
 ];
+
+/// A command of other systems.
+#[cfg(not(unix))]
+fn not_here(_: Vec<OsString>) -> Outcome {
+    Err(Failure::usage("`runlet pod` is for pods, whose systems are Linux: this is another one"))
+}
 
 /// The command of this name. The failure has the name that was meant, perhaps.
 pub(super) fn find(name: &str) -> Result<&'static Command, Failure> {

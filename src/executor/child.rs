@@ -2,11 +2,10 @@
 //! and one ladder kills it.
 
 use super::output::log::StepLog;
-use super::process::{self, Ended};
+use super::process::{self, Ended, ProcessGroup};
+use crate::system::os::HeardPipe;
 use crate::system::threads;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal};
-use std::fs::File;
 use std::io::{self, Read};
 use std::process::Command;
 use std::sync::Arc;
@@ -61,9 +60,9 @@ pub struct StepChild {
     pub settled_at: Option<Instant>,
     /// True once nobody holds its output any more.
     pub closed: bool,
-    group: Pid,
+    group: ProcessGroup,
     turn: u64,
-    reader: File,
+    reader: HeardPipe,
     started: Instant,
     taken: Arc<Taken>,
     /// Once this much was taken, nothing of what has ended is left: a bound for descendants that never
@@ -98,7 +97,7 @@ impl StepChild {
             ended: None,
             settled_at: None,
             closed: false,
-            group: child.pid(),
+            group: child.group(),
             turn,
             reader: reader.try_clone()?,
             started,
@@ -136,7 +135,7 @@ impl StepChild {
             let _ = sender.send(TaskMessage::Exited { step, ended });
         };
         let kill = |error: io::Error| {
-            process::signal_group(running.group, Signal::KILL);
+            process::kill(&running.group);
             error
         };
         threads::start(&format!("output-{step}"), drain).map_err(kill)?;
@@ -220,7 +219,7 @@ impl StepChild {
     pub fn terminate(&mut self, now: Instant) {
         if self.termed_at.is_none() && self.ended.is_none() {
             self.termed_at = Some(now);
-            process::signal_group(self.group, Signal::TERM);
+            process::terminate(&self.group);
         }
     }
 
@@ -229,14 +228,14 @@ impl StepChild {
     pub fn escalate(&mut self, now: Instant) {
         let Some(at) = self.termed_at.filter(|_| self.settled_at.is_none()) else { return };
         // Checked after the child was reaped: a zombie still counts as a member of its group.
-        let gone = self.ended.is_some() && process::group_is_gone(self.group);
+        let gone = self.ended.is_some() && process::group_is_gone(&self.group);
         // Past the grace, what was killed but does not go (it waits for a broken disk, or for a parent
         // elsewhere that never reaps it) holds the step no longer than an open pipe does.
         if gone || self.ended.is_some() && self.killed && now >= at + GRACE + PIPE_GRACE {
             self.settle(now);
         } else if !self.killed && now >= at + GRACE {
             self.killed = true;
-            process::signal_group(self.group, Signal::KILL);
+            process::kill(&self.group);
         }
     }
 
@@ -259,7 +258,7 @@ impl StepChild {
 
 /// Waits for something to read, or for the end of the output, at most for `time`. True when there is
 /// something to read.
-fn is_readable(reader: &File, time: Option<Duration>) -> bool {
+fn is_readable(reader: &HeardPipe, time: Option<Duration>) -> bool {
     let time = time.and_then(|time| Timespec::try_from(time).ok());
     let mut fds = [PollFd::new(reader, PollFlags::IN)];
     // An interrupted wait is a short one, and reading waits as well.
@@ -316,7 +315,7 @@ mod tests {
 
     impl Drop for Bench {
         fn drop(&mut self) {
-            process::signal_group(self.running.group, Signal::KILL);
+            process::kill(&self.running.group);
         }
     }
 

@@ -5,11 +5,9 @@ use super::folder;
 use super::mounts::{Mount, MountTable, mounts};
 use super::places::{self, real};
 use crate::protocol::task_input::TaskInput;
-use crate::system::os;
-use rustix::fs::{Access, access};
+use crate::system::os::{self, Access, access, symlink};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// A working directory before its task: what was there is not the job's.
@@ -133,14 +131,14 @@ impl Left {
 
     fn remove_around(&mut self, path: &Path, goes: bool) -> io::Result<()> {
         if !path.symlink_metadata()?.is_dir() {
-            return if goes { fs::remove_file(path) } else { Ok(()) };
+            return if goes { os::remove_file(path) } else { Ok(()) };
         }
         if goes && fs::remove_dir_all(path).is_ok() {
             return Ok(());
         }
         // A job may leave folders without permissions; those of this user can be opened up.
         if access(path, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_err() {
-            let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+            let _ = os::set_mode(path, 0o700);
         }
         let before = self.count;
         for entry in fs::read_dir(path)?.flatten() {

@@ -1,6 +1,7 @@
 //! The environment of a step, and the words of a shell. Values in, values out.
 
 use crate::protocol::{Run, Task};
+use crate::system::os::{DEFAULT_PATH, PATH_SEPARATOR};
 use crate::system::shell;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -51,10 +52,9 @@ pub fn of_job(
     // Inserted, not collected: that would bring a sort of its own into the small file.
     environment.extend(inherited.filter(|(name, _)| !is_private(name)));
     environment.insert("HOME".to_owned(), text(own.home));
-    let path =
-        environment.entry("PATH".to_owned()).or_insert_with(|| "/usr/local/bin:/usr/bin:/bin".to_owned());
+    let path = environment.entry("PATH".to_owned()).or_insert_with(|| DEFAULT_PATH.to_owned());
     if let Some(tools) = own.tool_directory {
-        path.push(':');
+        path.push(PATH_SEPARATOR);
         path.push_str(&tools.to_string_lossy());
     }
     for variable in &task.variables {

@@ -9,12 +9,10 @@ use super::folder_names::{self, FolderNames};
 use super::mounts::{self, ways};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
-use rustix::fs::OFlags;
-use rustix::io::Errno;
-use std::fs::{self, File, Metadata};
+use crate::system::os::{Errno, MetadataExt, about_folder, has_lock, open_folder};
+use std::fs::{self, Metadata};
 use std::io;
 use std::iter::once;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A folder that this process holds, with those above it.
@@ -105,7 +103,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     if !share(&mut ways(&real(path)).iter().map(PathBuf::as_path), &mut held.all) {
         return Ok(Attempt::Busy);
     }
-    let folder = match open(path) {
+    let folder = match open_folder(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
         // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
@@ -121,7 +119,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
         }
     };
     // The process that held it may have removed it meanwhile: then the lock is on a folder that nobody can reach.
-    let own = number(&folder.metadata()?);
+    let own = number(&about_folder(&folder, path)?);
     match fs::metadata(path) {
         Ok(named) if number(&named) == own => {
             held.all.push(folder);
@@ -132,11 +130,6 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Attempt::Gone),
         Err(error) => Err(error),
     }
-}
-
-/// Opens what is at a path; does not wait for a writer of what a job may have put there, a fifo.
-fn open(path: &Path) -> io::Result<File> {
-    File::options().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)
 }
 
 fn number(about: &Metadata) -> (u64, u64) {
@@ -158,12 +151,12 @@ fn share(ways: &mut dyn Iterator<Item = &Path>, held: &mut Vec<Lock>) -> bool {
 
 /// The shared lock of a folder; `None` of one that cannot be opened.
 fn take_shared(folder: &Path) -> Option<Result<Lock, Errno>> {
-    Some(locks::try_take(open(folder).ok()?, Share::WithOthers))
+    Some(locks::try_take(open_folder(folder).ok()?, Share::WithOthers))
 }
 
 /// Whether another process works in a folder, as far as its lock tells.
 pub(super) fn is_held(folder: &Path) -> bool {
-    matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
+    has_lock(folder) && matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
 }
 
 /// Those who hold a folder, or one around or inside it, for people.
@@ -176,6 +169,7 @@ pub(super) fn holder(path: &Path) -> String {
 mod tests {
     use super::folder_names::soon;
     use super::*;
+    use std::fs::File;
 
     /// Takes a folder that nobody holds, if need be in a moment.
     fn take(path: &Path) -> FolderLock {

@@ -11,10 +11,10 @@
 //! the agent starts inherits its socket: a single descriptor that leads nowhere. A locked folder would be a way out for
 //! what a step keeps in a root of its own.
 
+use crate::system::os::MetadataExt;
 use crate::system::{hex, proc};
 use ring::digest::{Context, SHA256};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Begins the name that tells who works in a folder: `runlet-in-PID-START/PATH`.

@@ -5,10 +5,9 @@
 //! that tools fill with scripts of their own (`shims`, `~/.local/bin`) is the job's as well: such scripts hold the path
 //! of the home, which is gone after the job.
 
+use crate::system::os::{OsStrExt, symlink};
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is copied; larger ones are no settings.

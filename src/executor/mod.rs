@@ -38,6 +38,7 @@ use crate::logging::{self, Format};
 use crate::outcome::{Failure, Outcome, exit};
 use crate::protocol::task_input::{PROBE_BEGINS, ProbeInput, Said, TaskInput, task_exit};
 use crate::protocol::{Secret, json};
+use crate::system::signals::Stops;
 use crate::system::threads;
 use background::Background;
 use begin::Beginning;
@@ -290,20 +291,12 @@ fn user_info(url: &str) -> Option<&str> {
 }
 
 fn forward_signals(sender: mpsc::Sender<TaskMessage>, reporter: Reporter) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR2};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP, SIGUSR2])?;
+    let stops = Stops::listen()?;
     let forward = move || {
-        for signal in signals.forever() {
-            // These are for runners, and whoever signals a whole service sends them here as well. Not ignored, which
-            // steps would inherit.
-            if matches!(signal, SIGHUP | SIGUSR2) {
-                continue;
-            }
+        stops.each(|| {
             reporter.told_to_stop();
-            if sender.send(TaskMessage::Terminate).is_err() {
-                return;
-            }
-        }
+            sender.send(TaskMessage::Terminate).is_ok()
+        });
     };
     threads::start("signals", forward)?;
     Ok(())

@@ -1,12 +1,10 @@
 //! The mounts of this system: what was mounted since, and the ways that lead to one folder.
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use crate::system::os::{self, MetadataExt, OsStringExt};
 use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// The mounts of this system, opened at some time. They may be thousands, of others: as long as the kernel says that they
@@ -20,16 +18,13 @@ pub(super) struct MountTable {
 
 impl MountTable {
     pub(super) fn open() -> Self {
-        Self { file: File::open("/proc/self/mountinfo").ok(), is_changed: Cell::new(false) }
+        Self { file: os::mount_table(), is_changed: Cell::new(false) }
     }
 
-    /// Whether nothing was mounted, or taken off, since it was opened. A kernel that does not tell has every file ready for
-    /// everything, which this one never is.
+    /// Whether nothing was mounted, or taken off, since it was opened.
     pub(super) fn is_unchanged(&self) -> bool {
         let Some(file) = self.file.as_ref().filter(|_| !self.is_changed.get()) else { return false };
-        let mut table = [PollFd::new(file, PollFlags::IN | PollFlags::OUT | PollFlags::PRI)];
-        let polled = poll(&mut table, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        self.is_changed.set(polled.is_err() || table[0].revents() != PollFlags::IN);
+        self.is_changed.set(os::are_mounts_changed(file));
         !self.is_changed.get()
     }
 

@@ -7,6 +7,7 @@
 //! lends what tools keep in the person's.
 
 use super::home::{self, is_of_tools};
+use crate::system::os;
 use std::borrow::Cow;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -239,15 +240,7 @@ fn kept_inside(path: &Path) -> PathBuf {
 /// The home of the user; `/` when nothing says where it is.
 pub(super) fn home() -> PathBuf {
     let named = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-    named.or_else(from_passwd).unwrap_or_else(|| PathBuf::from("/"))
-}
-
-/// Looked up in the file itself: a static program cannot load the system's name services.
-fn from_passwd() -> Option<PathBuf> {
-    let uid = rustix::process::getuid().as_raw().to_string();
-    let text = fs::read_to_string("/etc/passwd").ok()?;
-    let line = text.lines().find(|line| line.split(':').nth(2) == Some(uid.as_str()))?;
-    line.split(':').nth(5).filter(|home| !home.is_empty()).map(PathBuf::from)
+    named.or_else(os::home).unwrap_or_else(|| PathBuf::from("/"))
 }
 
 /// The path without links, as far as it exists. Empty where it ends in `..` before that.

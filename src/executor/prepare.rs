@@ -11,6 +11,8 @@ use super::steps::run;
 use super::{access, folder, private};
 use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Job, StepAction, StepStatus};
+use crate::system::os::{host_name, variable_name};
+use crate::system::shell;
 use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -64,7 +66,7 @@ pub(super) fn prepare(
     find_shell(job)?;
     let lines = [
         format!("runner: {} (version {})", input.runner_name, input.runner_version),
-        format!("host: {}, {} {}", hostname(), std::env::consts::OS, std::env::consts::ARCH),
+        format!("host: {}, {} {}", host_name(), std::env::consts::OS, std::env::consts::ARCH),
         format!("resource class: {}", job.resource_class),
         format!("working directory: {}", host.places.directory.display()),
         format!("shell: {}", run::shell_of(job, None)),
@@ -130,7 +132,7 @@ fn take_folder(
         }
     };
     let usable = taken.and_then(|mut lock| {
-        use rustix::fs::{Access, access};
+        use crate::system::os::{Access, access};
         lock.hand_on();
         host.before = input.cleanup_working_directory.then(|| Before::of(host.places.cleaned()));
         host.lock = Some(lock);
@@ -155,20 +157,18 @@ fn find_shell(job: &Job) -> Result<(), NotReady> {
     }
     let shell = run::shell_of(job, None);
     let program = shell.split_whitespace().next().unwrap_or_default();
-    if Path::new(program).exists() {
+    if shell::is_there(program) {
         return Ok(());
     }
     Err(NotReady::Host(format!(
-        "there is no shell on this host: neither `/bin/bash` nor `{program}` exists (install one, or set `shell` in the job)"
+        "there is no shell on this host: {} (install one, or set `shell` in the job)",
+        shell::NO_SHELL
     )))
 }
 
 /// Variables of this process that are text; others cannot be handed through JSON or to a shell safely.
 fn text_variables() -> impl Iterator<Item = (String, String)> {
-    std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-}
-
-fn hostname() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    std::env::vars_os().filter_map(|(name, value)| {
+        Some((variable_name(name.into_string().ok()?), value.into_string().ok()?))
+    })
 }

@@ -7,9 +7,9 @@ use super::output::log::StepLog;
 use crate::logging::record;
 use crate::protocol::task_input::TaskInput;
 use crate::system::opening::open_regular;
+use crate::system::os::{self, DirBuilderExt};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Folder of the task agent that jobs do not name; removed with the task.
@@ -78,15 +78,13 @@ pub(super) fn leave_endpoint(input: &TaskInput, private: &Path) {
 /// The folder with `circleci-agent` for the PATH: the runner's, or links in the private folder where this user, who is
 /// that of a prefix perhaps, cannot run what is in there.
 pub(super) fn tools(input: &TaskInput, private: &Path) -> Option<PathBuf> {
-    let runs = |folder: &Path| {
-        rustix::fs::access(folder.join("circleci-agent"), rustix::fs::Access::EXEC_OK).is_ok()
-    };
+    let runs = |folder: &Path| os::access(folder.join("circleci-agent"), os::Access::EXEC_OK).is_ok();
     let given = input.tool_directory.as_deref().filter(|folder| runs(folder));
     if let Some(given) = given {
         return Some(given.to_owned());
     }
     let (own, program) = (private.join("tools"), std::env::current_exe().ok()?);
-    let link = |name: &str| std::os::unix::fs::symlink(&program, own.join(name));
+    let link = |name: &str| os::link_to_program(&program, own.join(name));
     let made =
         std::fs::create_dir(&own).and_then(|()| link("circleci-agent")).and_then(|()| link("circleci"));
     made.inspect_err(|error| record!(Debug; "no in-job commands in `{}`: {error}", own.display())).ok()?;

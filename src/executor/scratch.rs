@@ -7,9 +7,9 @@ use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
 use crate::system::fault;
+use crate::system::os::{self, DirBuilderExt, MetadataExt};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 /// A folder of a task.
@@ -92,7 +92,7 @@ fn candidates(task: &TaskId, working_directory: Option<&Path>, kind: FolderKind)
 fn places(working_directory: Option<&Path>, kind: FolderKind) -> impl Iterator<Item = PathBuf> {
     let beside = working_directory.and_then(Path::parent).map(Path::to_owned);
     let named = std::env::var_os("TMPDIR").map(PathBuf::from);
-    let (volatile, lasting) = (Some(PathBuf::from("/tmp")), Some(PathBuf::from("/var/tmp")));
+    let [volatile, lasting] = os::temporary().map(Some);
     let places = match kind {
         FolderKind::Private => [named, volatile, lasting, beside, Some(home())],
         FolderKind::Spool => [named, beside, lasting, volatile, Some(home())],
@@ -110,7 +110,7 @@ fn name_of(task: &TaskId, kind: FolderKind) -> String {
 
 /// The spool that a task agent of this user has left behind.
 pub(super) fn left_spool(input: &TaskInput) -> Option<PathBuf> {
-    let own = rustix::process::geteuid().as_raw();
+    let own = os::geteuid().as_raw();
     let is_it =
         |folder: &PathBuf| fs::symlink_metadata(folder).is_ok_and(|it| it.is_dir() && it.uid() == own);
     candidates(&input.task.id, input.working_directory.as_deref(), FolderKind::Spool).into_iter().find(is_it)

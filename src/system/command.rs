@@ -1,6 +1,7 @@
 //! A short command and what it says, within a time.
 
-use std::io::{self, Read};
+use super::os;
+use std::io;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,14 +48,8 @@ pub fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<i32>> {
 }
 
 /// Reads all that is in a pipe now. Other processes that hold its other end are not waited for.
-pub fn text<P: Read + std::os::fd::AsFd>(pipe: Option<P>) -> String {
-    let mut bytes = Vec::new();
-    if let Some(mut pipe) = pipe {
-        // A pipe that cannot be read without waiting is not read.
-        if rustix::io::ioctl_fionbio(&pipe, true).is_ok() {
-            let _ = (&mut pipe).take(MOST_OUTPUT).read_to_end(&mut bytes);
-        }
-    }
+pub fn text(pipe: Option<impl Into<os::OwnedPipe>>) -> String {
+    let bytes = pipe.map_or_else(Vec::new, |pipe| os::read_now(pipe.into(), MOST_OUTPUT));
     String::from_utf8_lossy(&bytes).trim().to_owned()
 }
 

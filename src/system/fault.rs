@@ -1,7 +1,6 @@
 //! Errors of the system that are faults of the host: whatever was asked for, and whoever asked, is not to blame.
 
-use rustix::fs::{StatVfs, statvfs};
-use rustix::io::Errno;
+use super::os::{Errno, StatVfs, statvfs};
 use std::io;
 use std::path::Path;
 

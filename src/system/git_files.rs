@@ -1,8 +1,8 @@
 //! Files that let git into a repository, in a folder that is made for them.
 
+use super::os::{DirBuilderExt, OpenOptionsExt, written_for_git};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Stand-in, in the files, for the folder that they are in.
@@ -11,7 +11,7 @@ pub const FOLDER: &str = "@FOLDER@";
 /// Writes files by their names and texts, for this user alone. The folder is made where it is not there; a path of it that
 /// git and ssh would read as another one is an error.
 pub fn write<'f>(folder: &Path, files: impl IntoIterator<Item = (&'f str, &'f str)>) -> io::Result<()> {
-    let path = folder.to_string_lossy();
+    let path = written_for_git(folder);
     // Git, ssh and a shell read it, with quotes of their own around it.
     if path.contains(['\'', '"', '\\', '%', '$', '`']) {
         return Err(io::Error::other("signs in its path mean something to git and ssh"));

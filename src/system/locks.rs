@@ -1,8 +1,7 @@
 //! Locks that keep a second process off the same files: the machine runner's state, the control plane's
 //! data, the folder of a task.
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
+use super::os::{self, Errno};
 use std::fs::File;
 use std::ops::Deref;
 use std::time::{Duration, Instant};
@@ -29,7 +28,7 @@ impl Deref for Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = flock(&self.0, FlockOperation::Unlock);
+        os::unlock(&self.0);
     }
 }
 
@@ -49,11 +48,7 @@ pub fn try_take(file: File, share: Share) -> Result<Lock, Errno> {
 }
 
 fn try_lock(file: &File, share: Share) -> Result<(), Errno> {
-    let operation = match share {
-        Share::Alone => FlockOperation::NonBlockingLockExclusive,
-        Share::WithOthers => FlockOperation::NonBlockingLockShared,
-    };
-    rustix::io::retry_on_intr(|| flock(file, operation))
+    os::try_lock(file, share == Share::WithOthers)
 }
 
 /// Takes the lock of a file. The file comes back when somebody else has its lock and keeps it.
@@ -64,7 +59,7 @@ pub fn take(file: File) -> Result<Lock, File> {
 /// Whether nobody has the lock of a file. It is not kept.
 pub fn is_free(file: &File) -> bool {
     let is_free = try_lock(file, Share::WithOthers).is_ok();
-    let _ = flock(file, FlockOperation::Unlock);
+    os::unlock(file);
     is_free
 }
 

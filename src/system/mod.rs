@@ -1,5 +1,5 @@
-//! Small facts about the system that every room may use: time, faults of the host, locks, processes, threads, probes,
-//! the service manager, the shell, files for git, mistyped words, hexadecimal.
+//! Small facts about the system that every room may use: time, faults of the host, locks, processes, signals, threads,
+//! probes, the service manager, the shell, files for git, mistyped words, hexadecimal.
 
 pub mod clock;
 pub mod command;
@@ -14,6 +14,7 @@ pub mod proc;
 pub mod seeded;
 pub mod service;
 pub mod shell;
+pub mod signals;
 pub mod suggest;
 pub mod threads;
 

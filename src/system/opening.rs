@@ -1,14 +1,13 @@
 //! Files in places where a step may have put something else: a pipe that waits for its other end, a link.
 
-use rustix::fs::OFlags;
+use super::os;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a regular file and waits for nobody. Anything else is refused, links as well.
 pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
-    open_with(path, options, OFlags::NOFOLLOW)
+    open_with(path, options, false)
 }
 
 /// Opens a regular file for reading, where links may lead to it, and waits for nobody: neither for the other end of a
@@ -18,12 +17,11 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(refused());
     }
-    open_with(path, File::options().read(true), OFlags::empty())
+    open_with(path, File::options().read(true), true)
 }
 
-fn open_with(path: &Path, options: &mut OpenOptions, flags: OFlags) -> io::Result<File> {
-    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = options.custom_flags(flags.bits() as i32).open(path)?;
+fn open_with(path: &Path, options: &mut OpenOptions, follows_links: bool) -> io::Result<File> {
+    let file = os::opens_at_once(options, follows_links).open(path)?;
     if file.metadata()?.is_file() { Ok(file) } else { Err(refused()) }
 }
 

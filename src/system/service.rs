@@ -5,7 +5,6 @@
 //! Without that variable nothing is said, and a manager that does not listen is no failure: work goes on.
 
 use std::io;
-use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 /// Variables that a service manager sets for the process that it starts. What that process starts in turn must not
@@ -44,13 +43,8 @@ pub fn is_listening() -> bool {
 /// Tells the service manager lines of `KEY=value`.
 pub fn tell(lines: &str) {
     let Ok(address) = std::env::var("NOTIFY_SOCKET") else { return };
-    let sent = super::os::socket_address(&address).and_then(|address| {
-        let socket = UnixDatagram::unbound()?;
-        // A busy one may take its time, but one that does not read must not hold anything up for long.
-        socket.set_write_timeout(Some(PATIENCE))?;
-        socket.send_to_addr(lines.as_bytes(), &address)
-    });
-    if let Err(error) = sent {
+    // A busy one may take its time, but one that does not read must not hold anything up for long.
+    if let Err(error) = super::os::send_datagram(&address, lines.as_bytes(), PATIENCE) {
         log::info!("cannot tell the service manager at `{address}`: {error}");
     }
 }
@@ -65,8 +59,7 @@ pub fn watchdog() -> Option<Duration> {
 /// Whether standard error is the journal's.
 pub fn logs_to_journal() -> bool {
     let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    let stat = rustix::fs::fstat(io::stderr());
-    stat.is_ok_and(|stat| format!("{}:{}", stat.st_dev, stat.st_ino) == stream)
+    super::os::number_of(&io::stderr()).is_some_and(|(device, number)| format!("{device}:{number}") == stream)
 }
 
 #[cfg(test)]

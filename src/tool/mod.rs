@@ -46,6 +46,7 @@ Usage: circleci-agent COMMAND
 /// Whether the program was called by one of [`NAMES`].
 pub fn is_called_as_tool(program: &std::ffi::OsStr) -> bool {
     let name = Path::new(program).file_name().and_then(|name| name.to_str());
+    let name = name.map(|name| name.strip_suffix(std::env::consts::EXE_SUFFIX).unwrap_or(name));
     name.is_some_and(|name| NAMES.contains(&name))
 }
 
@@ -128,7 +129,7 @@ fn substitute(args: &[&str]) -> Outcome {
         _ => return Err(usage("`env subst` takes one text; quote it against the shell".to_owned())),
     };
     let mut out = subst::substitute(&text, &|name| {
-        std::env::var_os(name).map(std::os::unix::ffi::OsStringExt::into_vec)
+        std::env::var_os(name).map(crate::system::os::OsStringExt::into_vec)
     })
     .map_err(Failure::new)?;
     if !args.is_empty() {

@@ -6,10 +6,10 @@
 use super::halt::TASK_DATA;
 use crate::outcome::exit;
 use crate::protocol::json;
+use crate::system::os::OpenOptionsExt;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Most bytes of the file: of all that the steps of a job may add.

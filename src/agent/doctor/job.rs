@@ -7,10 +7,9 @@ use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::json;
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer, ProbeInput};
 use crate::system::command;
+use crate::system::os::{self, Pid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
@@ -33,14 +32,14 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
         }
     };
     let mut command = machine::agent_command(settings, &program);
-    command.process_group(0);
+    os::lead_group(&mut command);
     let id = if settings.command_prefix.is_empty() { "job" } else { "command_prefix" };
     match command.spawn() {
         Ok(mut child) => {
             examine(settings, &mut child, id, found);
             // Processes that a prefix has left behind are in its group.
             if let Some(pid) = Pid::from_raw(child.id() as i32) {
-                let _ = kill_process_group(pid, Signal::KILL);
+                os::kill_group(pid);
             }
             let _ = child.wait();
         }
@@ -72,7 +71,7 @@ fn examine(settings: &Settings, child: &mut Child, id: &str, found: &mut Finding
     };
     found.0.extend(answer.runlet_probe);
     if let Some(pid) = Pid::from_raw(child.id() as i32) {
-        let _ = kill_process(pid, Signal::TERM);
+        let _ = os::stop(pid);
     }
     let started = Instant::now();
     let ended = command::wait(child, END);
@@ -133,13 +132,17 @@ fn silent(line: Option<String>, ended: std::io::Result<Option<i32>>, said: &str)
 
 /// The first line of standard output that comes in time; what else it says is not waited for.
 fn first_line(child: &mut Child) -> Option<String> {
-    let mut out = child.stdout.take()?;
+    let mut out = os::hear(child.stdout.take()?.into()).ok()?;
     let (deadline, mut text) = (Instant::now() + LOOK, Vec::new());
     loop {
         let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok()?;
         let ready = poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&left));
         if matches!(ready, Ok(0)) {
             return None;
+        }
+        // An interrupted wait is a short one: there may be nothing to read.
+        if ready.is_err() && Instant::now() < deadline {
+            continue;
         }
         let mut bytes = [0; 4096];
         let read = out.read(&mut bytes).unwrap_or(0);

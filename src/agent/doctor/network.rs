@@ -172,7 +172,7 @@ fn told(settings: &Settings, client: &Client, answer: &AboutAnswer, took: Durati
             found.fine("token", text);
         }
     }
-    let own = crate::agent::settings::host_name();
+    let own = crate::system::os::host_name();
     if let Some(seen) = answer.seen.as_ref().filter(|seen| seen.hostname != own && seen.seconds_ago < 120) {
         let text = format!(
             "a runner named `{}` on `{}` asked for work {} s ago",

@@ -4,6 +4,7 @@
 use crate::agent::settings::Settings;
 use crate::executor::scratch::{self, FolderKind};
 use crate::system::fault;
+use crate::system::os::{Access, access, geteuid, statvfs};
 use std::path::{Path, PathBuf};
 
 /// Room below which a spool is soon full.
@@ -15,7 +16,7 @@ const LEAST_INODES: u64 = 64;
 
 /// Warns in the log. A prefix is not run, and the control plane not asked.
 pub(super) fn at_start(settings: &Settings) {
-    if rustix::process::geteuid().is_root() && settings.command_prefix.is_empty() {
+    if geteuid().is_root() && settings.command_prefix.is_empty() {
         log::warn!(
             "the runner is root, and so are its jobs: give it a user of its own, or its jobs by `runner.command_prefix`"
         );
@@ -73,7 +74,7 @@ fn little_room(place: &Path) -> Option<String> {
 
 /// Says so if the file system of this path has less room than that, or hardly any files.
 fn nearly_full(path: &Path, least: u64) -> Option<String> {
-    let about = rustix::fs::statvfs(path).ok()?;
+    let about = statvfs(path).ok()?;
     let room = about.f_bavail.saturating_mul(about.f_frsize);
     // Some file systems count no files.
     let has_few_files = about.f_files > 0 && about.f_favail < LEAST_INODES;
@@ -84,8 +85,7 @@ fn nearly_full(path: &Path, least: u64) -> Option<String> {
 fn finds_prefix(settings: &Settings) -> Result<(), String> {
     let Some(first) = settings.command_prefix.first() else { return Ok(()) };
     let path = std::env::var_os("PATH").filter(|_| !first.contains('/')).unwrap_or_default();
-    let is_there =
-        |folder: PathBuf| rustix::fs::access(folder.join(first), rustix::fs::Access::EXEC_OK).is_ok();
+    let is_there = |folder: PathBuf| access(folder.join(first), Access::EXEC_OK).is_ok();
     if first.contains('/') && is_there(PathBuf::new()) || std::env::split_paths(&path).any(is_there) {
         return Ok(());
     }
@@ -106,7 +106,7 @@ pub(in crate::agent) fn writable(directory: &Path) -> Result<(), String> {
 
 /// Whether what is there lets this user write, and has room for what a runner writes of itself; why not.
 pub(in crate::agent) fn takes(path: &Path) -> Result<(), String> {
-    let write = rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|error| error.to_string());
+    let write = access(path, Access::WRITE_OK).map_err(|error| error.to_string());
     let room = nearly_full(path, LEAST_OWN_BYTES).map_or(Ok(()), Err);
     write.and(room).map_err(|why| format!("`{}`: {why}", path.display()))
 }

@@ -9,13 +9,12 @@ use crate::agent::stop::StopListener;
 use crate::logging::{self, record};
 use crate::protocol::TaskId;
 use crate::protocol::task_input::Said;
+use crate::system::os::{self, Pid};
 use crate::system::proc::{boot_id, stat};
-use crate::system::{os, service, threads};
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use crate::system::{service, threads};
+use rustix::fd::{AsFd, OwnedFd};
 use std::ffi::OsStr;
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::JoinHandle;
@@ -82,7 +81,7 @@ impl End {
     /// Tells the end, for people and for the control plane.
     pub(super) fn text(self) -> String {
         match self {
-            End::Exited(status) => match (status.code(), status.signal()) {
+            End::Exited(status) => match (status.code(), os::signal_of(status)) {
                 (Some(code), _) => format!("exit code {code}"),
                 (None, Some(signal)) => format!("signal {signal}"),
                 (None, None) => status.to_string(),
@@ -117,8 +116,9 @@ pub(super) fn start(
     let wrapped = !settings.command_prefix.is_empty();
     let mut command = command(settings, program);
     if wrapped {
-        command.process_group(0);
+        os::lead_group(&mut command);
     } else {
+        os::without_console(&mut command);
         command.stderr(settings.logging.stdio());
     }
     // A runner that has lost its record finds it by its arguments.
@@ -279,7 +279,7 @@ impl Agent {
         let pid = self.pid.as_raw_nonzero();
         if stat(pid.get()).is_some_and(|stat| stat.stopped) {
             record!(Warn, agent_pid = pid; "the task agent was stopped by a signal: it is let go on");
-            let _ = kill_process(self.pid, Signal::CONT);
+            os::go_on(self.pid);
         }
     }
 
@@ -289,7 +289,7 @@ impl Agent {
                 Ok(status) => status.map(End::Exited),
                 Err(error) => {
                     log::warn!("cannot wait for the task agent: {error}");
-                    (!is_alive(self.pid)).then_some(End::Gone)
+                    (!os::is_alive(self.pid)).then_some(End::Gone)
                 }
             },
             Kind::Adopted(process) => (!is_same(process)).then_some(End::Gone),
@@ -298,7 +298,7 @@ impl Agent {
 
     /// Asks it to end. With a prefix the wrapper is asked, which has to pass it on.
     pub(super) fn term(&self) {
-        if let Err(error) = kill_process(self.pid, Signal::TERM) {
+        if let Err(error) = os::stop(self.pid) {
             record!(Warn, agent_pid = self.pid.as_raw_nonzero(); "cannot send TERM to the task agent: {error}");
         }
     }
@@ -306,17 +306,12 @@ impl Agent {
     /// Ends it, its wrapper and the wrapper's process group. The steps are for the sweep.
     pub(super) fn kill(&self) {
         if self.has_group {
-            let _ = kill_process_group(self.pid, Signal::KILL);
+            os::kill_group(self.pid);
         }
-        if let Err(error) = kill_process(self.pid, Signal::KILL) {
+        if let Err(error) = os::kill(self.pid) {
             record!(Warn, agent_pid = self.pid.as_raw_nonzero(); "cannot kill the task agent: {error}");
         }
     }
-}
-
-fn is_alive(pid: Pid) -> bool {
-    // EPERM is a living process of another user.
-    rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH)
 }
 
 impl AgentProcess {
@@ -335,7 +330,7 @@ fn is_same(process: &AgentProcess) -> bool {
     match (process.start_time, stat(process.pid)) {
         (Some(start), Some(now)) => start == now.start_time && !now.zombie,
         // Without `/proc` only the number is known.
-        (None, _) => is_alive(pid),
+        (None, _) => os::is_alive(pid),
         (Some(_), None) => false,
     }
 }
@@ -428,7 +423,7 @@ mod tests {
         let mut agent = sleeper();
         let stop = Stop::new().listen().unwrap();
         let is_stopped = || stat(agent.pid.as_raw_nonzero().get()).unwrap().stopped;
-        kill_process(agent.pid, Signal::STOP).unwrap();
+        rustix::process::kill_process(agent.pid, rustix::process::Signal::STOP).unwrap();
         while !is_stopped() {
             std::thread::yield_now();
         }

@@ -11,8 +11,8 @@ use crate::agent::service::Service;
 use crate::logging::record;
 use crate::protocol::{HeldTask, TaskId};
 use crate::system::clock::since_boot;
+use crate::system::os::{MetadataExt, getuid};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 impl Tasks {
@@ -46,7 +46,7 @@ impl Tasks {
     /// The users that task agents of this runner may be of: its own; behind a prefix, which may change the user by way of
     /// root, also root and whoever has the working directory, which is made by a task agent.
     fn users_of_agents(&self) -> Vec<u32> {
-        let mut users = vec![rustix::process::getuid().as_raw()];
+        let mut users = vec![getuid().as_raw()];
         if !self.settings.command_prefix.is_empty() {
             users.push(0);
             users.extend(fs::metadata(&self.settings.working_directory).map(|about| about.uid()));

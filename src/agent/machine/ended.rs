@@ -13,6 +13,7 @@ use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::task_exit;
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, duration};
+use crate::system::os::ENDS_WELL_BY_ITSELF;
 use crate::system::proc;
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,8 @@ impl Tasks {
     /// The meaning of an end for the task.
     fn ending(&mut self, watched: &mut Watched, end: End) -> Ending {
         let code = end.code();
-        let is_reported = code == Some(task_exit::REPORTED);
+        let is_told = ENDS_WELL_BY_ITSELF || watched.outcome.is_some() || watched.not_begun.is_some();
+        let is_reported = code == Some(task_exit::REPORTED) && is_told;
         let not_begun = watched.not_begun.as_deref().filter(|_| !watched.begun);
         let not_begun = match not_begun {
             Some(why) => Some(self.explain_not_begun(why)),

@@ -8,7 +8,7 @@
 //! kills what is in there.
 
 use crate::agent::settings::Quotas;
-use rustix::process::{Pid, Signal, kill_process};
+use crate::system::os::{Pid, kill};
 use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs;
@@ -142,7 +142,7 @@ impl Group {
         }
         let frozen = order("cgroup.freeze", "1") || order("freezer.state", "FROZEN");
         for pid in self.members().into_iter().filter_map(Pid::from_raw) {
-            let _ = kill_process(pid, Signal::KILL);
+            let _ = kill(pid);
         }
         if frozen && !order("cgroup.freeze", "0") {
             order("freezer.state", "THAWED");

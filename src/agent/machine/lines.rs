@@ -1,24 +1,23 @@
 //! Lines that a child writes, read as they come and without waiting.
 
-use std::fs::File;
+use crate::system::os::{self, HeardPipe, OwnedPipe};
+use rustix::fd::{AsFd, BorrowedFd};
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Longest line, in bytes; the rest of a longer one is read as further lines.
 const LONGEST_LINE: usize = 16 * 1024;
 
 /// The reading end of a pipe.
 pub(super) struct PipeLines {
-    pipe: File,
+    pipe: HeardPipe,
     begun: Vec<u8>,
     closed: bool,
 }
 
 impl PipeLines {
     /// `None` when the system cannot read it without waiting.
-    pub(super) fn of(pipe: OwnedFd) -> Option<Self> {
-        rustix::io::ioctl_fionbio(&pipe, true).ok()?;
-        Some(Self { pipe: File::from(pipe), begun: Vec::new(), closed: false })
+    pub(super) fn of(pipe: OwnedPipe) -> Option<Self> {
+        Some(Self { pipe: os::hear(pipe).ok()?, begun: Vec::new(), closed: false })
     }
 
     /// Readable when there is something to read, or when it was closed.
@@ -64,6 +63,7 @@ fn text(line: &[u8]) -> String {
 #[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use std::fs::File;
     use std::io::Write;
 
     /// A pipe that the children of other tests do not keep.

@@ -8,10 +8,8 @@
 use super::group::Group;
 use crate::logging::record;
 use crate::protocol::Task;
-use crate::system::os;
+use crate::system::os::{self, Pid};
 use crate::system::proc::{self, Stat};
-use rustix::io::Errno;
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -92,7 +90,7 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
         for stat in &found {
             ended.entry(stat.pid).or_insert_with(|| stat.name.clone());
             let process = Pid::from_raw(stat.pid);
-            if let Some(Err(error)) = process.map(|process| kill_process(process, Signal::KILL)) {
+            if let Some(Err(error)) = process.map(os::kill) {
                 record!(Debug; "cannot kill pid {}: {error}", stat.pid);
             }
         }
@@ -113,17 +111,9 @@ fn members(sweep: &Sweep<'_>) -> Vec<Stat> {
     let mut found: Vec<Stat> =
         sweep.group.map(Group::members).unwrap_or_default().into_iter().filter_map(proc::stat).collect();
     found.retain(|stat| stat.pid != own && !stat.zombie);
-    if sweep.owns_children {
-        let answer = loop {
-            match wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) => {}
-                answer => break answer,
-            }
-        };
-        // No child at all needs no look at any file.
-        if !matches!(answer, Err(Errno::CHILD)) {
-            found.extend(proc::descendants(own));
-        }
+    // No child at all needs no look at any file.
+    if sweep.owns_children && os::has_children() {
+        found.extend(proc::descendants(own));
     }
     if sweep.everywhere {
         found.extend(marked(sweep));
@@ -222,7 +212,7 @@ mod tests {
         assert_eq!(find_agent(&runner, &[own], None), Some((pid, "t-1".to_owned())));
         assert_eq!(find_agent(&runner, &[own + 1], None), None);
         assert_eq!(find_agent("r-other", &[own], None), None);
-        rustix::process::kill_process_group(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        os::kill_group(Pid::from_raw(pid).unwrap());
         agent.wait().unwrap();
     }
 

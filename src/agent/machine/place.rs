@@ -6,9 +6,9 @@
 
 use crate::system::hex;
 use crate::system::locks::{self, Lock};
+use crate::system::os::OpenOptionsExt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Longest text of a lock file that is read, in bytes.

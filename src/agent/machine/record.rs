@@ -7,7 +7,7 @@ use crate::agent::settings::Settings;
 /// Opens the state; a directory that cannot be used costs the memory, not the runner.
 pub(super) fn open(settings: &Settings) -> Result<RunnerRecord, Error> {
     let Some(directory) = &settings.state_directory else { return Ok(RunnerRecord::forgetful()) };
-    let uid = rustix::process::geteuid().as_raw();
+    let uid = crate::system::os::geteuid().as_raw();
     let fallback = std::env::temp_dir().join(format!("runlet-{uid}"));
     let mut reasons = Vec::new();
     for directory in [directory, &fallback] {

@@ -8,10 +8,10 @@
 
 use crate::protocol::{TaskId, json};
 use crate::system::locks::{self, Lock};
+use crate::system::os::{self, DirBuilderExt, MetadataExt, OpenOptionsExt, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// Largest state file that is believed.
@@ -116,7 +116,7 @@ impl RunnerRecord {
             .create(directory)
             .map_err(|error| unusable("cannot create the directory", &error))?;
         let owner = fs::metadata(directory).map_err(|error| unusable("cannot look at", &error))?.uid();
-        if owner != rustix::process::geteuid().as_raw() && !rustix::process::geteuid().is_root() {
+        if owner != geteuid().as_raw() && !geteuid().is_root() {
             return Err(unusable("not using", &"it belongs to another user"));
         }
         let lock_path = directory.join(format!("machine-{name}.lock"));
@@ -164,6 +164,8 @@ impl RunnerRecord {
     pub(super) fn change(&mut self, change: impl FnOnce(&mut Remembered)) {
         change(&mut self.remembered);
         let Some(place) = &self.place else { return };
+        // Not every system replaces a file that is open.
+        self.unsynced = None;
         let written = write(&place.file, &self.remembered).map(|file| self.unsynced = Some(file));
         self.tell(written);
     }
@@ -217,11 +219,8 @@ fn write(path: &Path, state: &Remembered) -> std::io::Result<File> {
 
 fn sync(file: &File, path: &Path) -> std::io::Result<()> {
     file.sync_all()?;
-    // The new name is on the disk with its folder. Some file systems refuse to sync one; they have no need to.
-    match path.parent().map(File::open).transpose()?.map(|folder| folder.sync_all()) {
-        Some(Err(error)) if error.kind() != std::io::ErrorKind::InvalidInput => Err(error),
-        _ => Ok(()),
-    }
+    // The new name is on the disk with its folder.
+    path.parent().map_or(Ok(()), os::sync_folder)
 }
 
 #[cfg(test)]

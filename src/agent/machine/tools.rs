@@ -3,6 +3,7 @@
 
 use crate::agent::settings::Settings;
 use crate::logging::record;
+use crate::system::os::{HAS_LINKS, HOME, link_to_program};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -25,8 +26,8 @@ pub(in crate::agent) fn own_program() -> std::io::Result<PathBuf> {
 
 /// Puts the links in place; `None` when that is not possible, which is no failure.
 pub(super) fn prepare(settings: &Settings, program: &Path) -> Option<PathBuf> {
-    let directory = settings.task_agent_directory.as_ref()?;
-    let home = std::env::var_os("HOME").map(PathBuf::from);
+    let directory = settings.task_agent_directory.as_ref().filter(|_| HAS_LINKS)?;
+    let home = std::env::var_os(HOME).map(PathBuf::from);
     if !settings.command_prefix.is_empty() && home.is_some_and(|home| directory.starts_with(home)) {
         // The user behind the prefix may not look into this user's home.
         return None;
@@ -58,7 +59,7 @@ fn link(program: &Path, path: &Path) -> std::io::Result<()> {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_nanos()),
         LINKS.fetch_add(1, Ordering::Relaxed)
     ));
-    std::os::unix::fs::symlink(program, &temporary)?;
+    link_to_program(program, &temporary)?;
     fs::rename(&temporary, path).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })

@@ -3,6 +3,7 @@
 use super::keys::AUTH_TOKEN_FILE;
 use super::resolve::{Host, Settings, resolve};
 use super::sources::Sources;
+use crate::system::os;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -42,8 +43,8 @@ pub(super) fn with_sources<T>(
         first.starts_with('/').then(|| PathBuf::from(first))
     };
     let host = Host {
-        name: host_name(),
-        home: environment("HOME").filter(|home| home.starts_with('/')),
+        name: os::host_name(),
+        home: environment(os::HOME).filter(|home| Path::new(home).is_absolute()),
         state_home: environment("XDG_STATE_HOME"),
         package_directory: Path::new(PACKAGE_DIRECTORY).is_dir().then(|| PACKAGE_DIRECTORY.into()),
         instance: environment("RUNLET_INSTANCE").filter(|name| !name.is_empty()),
@@ -78,18 +79,6 @@ fn read(path: &Path) -> Result<String, String> {
         .map_err(|error| fail(format!("it is not UTF-8 text (byte {})", error.utf8_error().valid_up_to())))
 }
 
-#[cfg(unix)]
 fn readable_by_others(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
-}
-
-#[cfg(not(unix))]
-fn readable_by_others(_path: &Path) -> bool {
-    false
-}
-
-/// The host's name as the kernel has it; empty when it has none.
-pub(in crate::agent) fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().into_owned()
+    fs::metadata(path).is_ok_and(|metadata| os::is_for_all(&metadata))
 }

@@ -14,7 +14,6 @@ mod sources;
 mod value;
 
 pub(super) use keys::token_variables;
-pub(super) use load::host_name;
 pub use load::load;
 pub use parts::{Quotas, Status};
 pub use resolve::{Mode, Settings};

@@ -1,6 +1,7 @@
 //! `runlet status`: asks runners of this host what they do.
 
 use super::doors::{candidates, folders};
+use super::socket;
 use crate::agent::board::{BoardReport, seconds};
 use crate::agent::settings;
 use crate::outcome::{Failure, Outcome, exit, print};
@@ -10,7 +11,6 @@ use lexopt::Arg::{Long, Short, Value};
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::io::{ErrorKind, Read};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -84,7 +84,8 @@ pub fn command(args: Vec<OsString>) -> Outcome {
 /// The sockets in the usual places.
 fn all(name: Option<&str>) -> Vec<PathBuf> {
     let home = |name: &str, below: &str| std::env::var_os(name).map(|home| PathBuf::from(home).join(below));
-    let state = home("XDG_STATE_HOME", "runlet").or_else(|| home("HOME", ".local/state/runlet"));
+    let state =
+        home("XDG_STATE_HOME", "runlet").or_else(|| home(crate::system::os::HOME, ".local/state/runlet"));
     let mut found = Vec::new();
     for folder in folders(state.as_deref()) {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -101,7 +102,7 @@ fn all(name: Option<&str>) -> Vec<PathBuf> {
 }
 
 fn ask(socket: &Path) -> std::io::Result<(String, BoardReport)> {
-    let caller = UnixStream::connect(socket)?;
+    let caller = socket::connect(socket)?;
     caller.set_read_timeout(Some(PATIENCE))?;
     let mut text = String::new();
     caller.take(MOST).read_to_string(&mut text)?;

@@ -4,20 +4,18 @@
 //! An answer is given at once or not at all: a caller who does not read or write holds nobody up for long.
 
 use super::metrics;
+use super::socket::{self, Listener};
 use crate::agent::board::Board;
 use crate::agent::settings::{Settings, Status};
 use crate::logging::record;
+use crate::system::os::{Access, access, set_mode};
+use rustix::fd::{AsFd, BorrowedFd};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Longest path of a socket, in bytes.
-const LONGEST_PATH: usize = 107;
 /// Pause between two files of metrics.
 const TEXTFILE: Duration = Duration::from_secs(30);
 /// How long a caller may take to ask, and to read.
@@ -28,7 +26,7 @@ const LONGEST_QUESTION: usize = 4096;
 /// The doors of one runner.
 pub(in crate::agent) struct Doors {
     board: Board,
-    socket: Option<(UnixListener, PathBuf)>,
+    socket: Option<(Listener, PathBuf)>,
     listener: Option<TcpListener>,
     textfile: Option<(PathBuf, Instant)>,
     working_directory: PathBuf,
@@ -38,15 +36,15 @@ impl Doors {
     /// Opens what the settings name. What cannot be opened is told in the log, and the runner works without.
     pub(in crate::agent) fn open(settings: &Settings, board: &Board) -> Self {
         let Status { listen, textfile, .. } = &settings.status;
-        let mut socket = None;
+        let mut made = None;
         for path in candidates(settings) {
-            if UnixStream::connect(&path).is_ok() {
+            if socket::connect(&path).is_ok() {
                 record!(Debug; "another runner of this name answers at `{}`", path.display());
                 break;
             }
-            match bind(&path, &settings.status) {
+            match socket::bind(&path, &settings.status) {
                 Ok(listener) => {
-                    socket = Some((listener, path));
+                    made = Some((listener, path));
                     break;
                 }
                 Err(error) => {
@@ -54,7 +52,7 @@ impl Doors {
                 }
             }
         }
-        if socket.is_none() {
+        if made.is_none() {
             log::warn!(
                 "`runlet status` will not find this runner: no socket can be made; set `status.socket`"
             );
@@ -72,7 +70,7 @@ impl Doors {
         });
         Self {
             board: board.clone(),
-            socket,
+            socket: made,
             listener,
             textfile: textfile.clone().map(|path| (path, Instant::now())),
             working_directory: settings.working_directory.clone(),
@@ -167,7 +165,7 @@ fn question(caller: &mut impl Read) -> io::Result<String> {
 fn write_file(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
     fs::write(&temporary, text)?;
-    fs::set_permissions(&temporary, fs::Permissions::from_mode(0o644))?;
+    set_mode(&temporary, 0o644)?;
     fs::rename(&temporary, path)
 }
 
@@ -193,54 +191,23 @@ pub(super) fn candidates(settings: &Settings) -> Vec<PathBuf> {
 /// Whether a socket can be had. The error is for people.
 pub(in crate::agent) fn check(settings: &Settings) -> Result<(), String> {
     let paths = candidates(settings);
-    let fits = |path: &PathBuf| path.as_os_str().len() <= LONGEST_PATH;
+    let longest = socket::longest_path();
+    let fits = |path: &PathBuf| path.as_os_str().len() <= longest;
     if !paths.iter().any(fits) {
         let shown = paths.last().map(|path| path.display().to_string()).unwrap_or_default();
-        return Err(format!("the path of the status socket is longer than {LONGEST_PATH} bytes: `{shown}`"));
+        return Err(format!("the path of the status socket is longer than {longest} bytes: `{shown}`"));
     }
     if let (Some(path), Some(folder)) =
         (&settings.status.socket, paths.first().and_then(|path| path.parent()))
     {
-        if rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_err() {
+        if access(folder, Access::WRITE_OK).is_err() {
             return Err(format!("`{}` (status.socket) cannot be made", path.display()));
         }
     }
-    match settings.status.group.as_deref().map(group_of) {
-        Some(None) => Err("the group of status.group does not exist".to_owned()),
-        _ => Ok(()),
+    if settings.status.group.as_deref().is_none_or(socket::has_group) {
+        return Ok(());
     }
-}
-
-fn bind(path: &Path, status: &Status) -> io::Result<UnixListener> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    if !folder.is_dir() && !folder.starts_with("/run/runlet") {
-        fs::create_dir_all(folder)?;
-    }
-    // Nobody answers there any more.
-    if fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket()) {
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    listener.set_nonblocking(true)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(status.mode))?;
-    if let Some(group) = &status.group {
-        let given = group_of(group).ok_or(io::Error::from(io::ErrorKind::NotFound));
-        let given = given.and_then(|group| std::os::unix::fs::chown(path, None, Some(group)));
-        if let Err(error) = given {
-            log::warn!("cannot give `{}` to the group `{group}` (`status.group`): {error}", path.display());
-        }
-    }
-    Ok(listener)
-}
-
-/// The number of a group, by its name in `/etc/group` or as it is written.
-fn group_of(name: &str) -> Option<u32> {
-    let text = fs::read_to_string("/etc/group").unwrap_or_default();
-    let found = text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
-    });
-    found.or_else(|| name.parse().ok())
+    Err("the group of status.group does not exist".to_owned())
 }
 
 #[cfg(test)]
@@ -255,13 +222,5 @@ mod tests {
             assert_eq!(asked(bad), None, "{bad}");
         }
         assert_eq!(asked(&"x".repeat(10_000)), None);
-    }
-
-    #[test]
-    fn groups_are_found_by_name_and_by_number() {
-        assert_eq!(
-            (group_of("root"), group_of("4711"), group_of("no such group")),
-            (Some(0), Some(4711), None)
-        );
     }
 }

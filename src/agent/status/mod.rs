@@ -4,6 +4,7 @@
 mod ask;
 mod doors;
 mod metrics;
+mod socket;
 
 pub use ask::{HELP, command};
 pub(super) use doors::{Doors, check};

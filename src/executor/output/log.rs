@@ -6,9 +6,9 @@ use super::secrets::Secrets;
 use super::spool::Spool;
 use crate::protocol::event::cut;
 use crate::system::fault::{self, is_full};
+use crate::system::os::DirBuilderExt;
 use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

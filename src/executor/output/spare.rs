@@ -2,11 +2,9 @@
 //! filled the disk itself to say so and to end. Without it such a job would wait for room that only its end can make.
 
 use crate::system::fault::is_full;
-use crate::system::os;
-use rustix::io::Errno;
+use crate::system::os::{self, Errno, FileExt};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 /// Most bytes of a step that are held in memory.

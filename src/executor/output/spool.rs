@@ -12,13 +12,12 @@
 
 use super::spare::{MOST, Spare};
 use super::tail::Tail;
+use crate::system::os::{Errno, FileExt};
 use crate::system::{opening, os};
 use ring::digest::{Context, SHA256};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -4,10 +4,10 @@
 //! It begins with two numbers of eight bytes, which a runner needs that comes upon it later: its room, and how much
 //! was written in all.
 
+use crate::system::os::FileExt;
 use crate::system::{opening, os};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Length of the numbers at the front.

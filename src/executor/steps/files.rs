@@ -7,11 +7,11 @@ use crate::http::{Body, Error};
 use crate::protocol::{MAX_CHUNK_BYTES, RefusalCode, UploadAnswer};
 use crate::system::hex;
 use crate::system::opening::open_regular;
+use crate::system::os::OsStrExt;
 use ring::digest::{Context, Digest, SHA256};
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -5,9 +5,9 @@
 //! those of its own steps are known; the rest goes with the checkout, since steps before that may look at it.
 
 use crate::executor::cleanup::remove;
+use crate::system::os::{MetadataExt, geteuid};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -23,7 +23,7 @@ const MARK: &str = "left-by-an-earlier-job";
 
 /// A sentence about a file or folder that belongs to another user.
 pub(super) fn other_owner(path: &Path) -> Option<String> {
-    let (owner, own) = (path.symlink_metadata().ok()?.uid(), rustix::process::geteuid().as_raw());
+    let (owner, own) = (path.symlink_metadata().ok()?.uid(), geteuid().as_raw());
     (owner != own).then(|| {
         format!(
             "`{}` is owned by another user (uid {owner}, and this runner has uid {own}): remove it, or give it to the runner's user",

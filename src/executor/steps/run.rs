@@ -6,15 +6,12 @@ use crate::executor::environment;
 use crate::executor::host::TaskHost;
 use crate::executor::output::log::StepLog;
 use crate::protocol::{Job, Run};
-use crate::system::opening;
-use crate::system::shell::default_shell;
+use crate::system::os::{Access, access};
+use crate::system::shell;
 use std::io;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-
-/// Linux refuses a single argument beyond 128 KiB; longer commands go through a file.
-const LONGEST_ARGUMENT: usize = 100 * 1024;
 
 /// Runs the command to its end.
 pub(super) fn run(job: &Job, host: &TaskHost, control: &mut Control, run: &Run, log: &StepLog) -> StepEnd {
@@ -33,7 +30,7 @@ pub(super) fn run(job: &Job, host: &TaskHost, control: &mut Control, run: &Run, 
 /// The shell of a step, as one command line.
 pub(in crate::executor) fn shell_of(job: &Job, run: Option<&Run>) -> String {
     let named = run.and_then(|run| run.shell.clone()).or_else(|| job.shell.clone());
-    named.unwrap_or_else(|| default_shell(Path::new("/bin/bash").exists()).to_owned())
+    named.unwrap_or_else(|| shell::default_shell().to_owned())
 }
 
 /// The command that runs a `run` step.
@@ -67,15 +64,10 @@ pub(in crate::executor) fn shell_command(
     if run.command.contains('\0') {
         return Err(StepEnd::failed("the command contains a NUL character"));
     }
-    if run.command.len() > LONGEST_ARGUMENT {
-        let script = host.private.path.join(format!("command-{record}"));
-        opening::write(&script, run.command.as_bytes()).map_err(|error| {
-            StepEnd::by_error(&format!("failed to write the command to `{}`", script.display()), &error)
-        })?;
-        command.arg(script);
-    } else {
-        command.arg("-c").arg(&run.command);
-    }
+    let script = host.private.path.join(format!("command-{record}"));
+    shell::give(&mut command, &run.command, &script).map_err(|error| {
+        StepEnd::by_error(&format!("failed to write the command to `{}`", script.display()), &error)
+    })?;
     Ok(command)
 }
 
@@ -97,7 +89,6 @@ pub(in crate::executor) fn explain_start(job: &Job, run: &Run, error: &io::Error
 
 /// Whether a command can be started in the folder; otherwise the rest of a sentence that begins with it.
 fn may_enter(folder: &Path) -> Result<(), String> {
-    use rustix::fs::{Access, access};
     match std::fs::metadata(folder) {
         Ok(about) if !about.is_dir() => Err("is a file, not a folder".to_owned()),
         Ok(_) => access(folder, Access::EXEC_OK)

@@ -1,4 +1,4 @@
-//! Calls of other Unix systems, made for macOS and type-checked for it (`ci/check-platforms`); never run there.
+//! Calls of other Unix systems than Linux, made for macOS and type-checked for it (`ci/check-platforms`); never run there.
 //!
 //! They do without what only Linux has: a process that ends is looked for every now and then, orphans go
 //! to the first process of the system, output of steps stays on the disk until its step is over, and a full disk is
@@ -63,6 +63,16 @@ pub fn end_of(_: Pid) -> Option<OwnedFd> {
 /// Takes nothing off: mounts are not known there.
 pub fn detach(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// There is no table of mounts.
+pub fn mount_table() -> Option<File> {
+    None
+}
+
+/// Mounts that are not known may be others each time.
+pub fn are_mounts_changed(_: &File) -> bool {
+    true
 }
 
 /// A pipe, its reading end first, that programs do not inherit. One that is started between the two calls does.

@@ -3,14 +3,15 @@
 /// Variable in the environment of a task agent, and so of its steps: the id of their task.
 pub const MARK: &str = "RUNLET_TASK_ID";
 
-/// The part of a process that is kept beside its facts: nothing, where `/proc` tells it when it is wanted.
-#[cfg(target_os = "linux")]
+/// The part of a process that is kept beside its facts: nothing, where `/proc` tells it when it is wanted, and where nobody
+/// does.
+#[cfg(not(all(unix, not(target_os = "linux"))))]
 type Beside = ();
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 type Beside = Told;
 
 /// The words of `ps` about a process beside its facts.
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(test, all(unix, not(target_os = "linux"))))]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Arguments, with a space after each.
@@ -34,7 +35,8 @@ pub struct Stat<T = Beside> {
     pub zombie: bool,
     /// True while a signal keeps it from running.
     pub stopped: bool,
-    /// When it was started: in clock ticks since the start of the system on Linux, in Unix seconds elsewhere.
+    /// When it was started: in clock ticks since the start of the system on Linux, in Unix seconds on other Unix
+    /// systems, in units of 100 ns on Windows.
     pub start_time: u64,
     /// Name of its program, as the kernel has it.
     pub name: String,

@@ -1,4 +1,4 @@
-//! Processes of this host: from `/proc` on Linux, from `ps` elsewhere.
+//! Processes of this host: from `/proc` on Linux, from `ps` on other Unix systems, from a list of Windows.
 
 pub mod facts;
 #[cfg(target_os = "linux")]
@@ -6,12 +6,17 @@ mod linux;
 #[cfg(target_os = "linux")]
 use linux as system;
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 mod ps;
-#[cfg(not(target_os = "linux"))]
+#[cfg(all(unix, not(target_os = "linux")))]
 use ps as system;
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(any(test, all(unix, not(target_os = "linux"))))]
 mod table;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows as system;
 
 pub use system::{
     all, arguments, descendants, environment, has_open, holders, is_mounted, real_user, remember_group, stat,

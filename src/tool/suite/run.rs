@@ -4,13 +4,11 @@ use super::options::SuiteOptions;
 use super::speak::say;
 use super::{names, split};
 use crate::outcome::{Failure, Outcome, exit};
-use crate::system::shell::default_shell;
-use crate::system::threads;
+use crate::system::shell::{inner, inner_shell};
+use crate::system::{os, threads};
 use std::ffi::OsString;
 use std::io::{ErrorKind, Write};
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 
 /// Runs the command; its exit code is the answer.
 pub(super) fn run(options: &SuiteOptions, variable: &dyn Fn(&str) -> Option<OsString>) -> Outcome {
@@ -30,31 +28,21 @@ pub(super) fn run(options: &SuiteOptions, variable: &dyn Fn(&str) -> Option<OsSt
     feed(&options.command, share.join(" "), options.verbose).map_err(Failure::new)
 }
 
-/// Words of the shell that runs the command: what steps have, where nothing else was asked for. Without
-/// bash it is whatever the host has, which may not know `pipefail`.
-fn shell() -> &'static str {
-    if Path::new("/bin/bash").exists() { default_shell(true) } else { "/bin/sh -e" }
-}
-
 /// Runs `command` with `input` on its standard input: one line without its end, so that a command which
 /// separates at spaces (`xargs -d ' '`) finds no line feed in the last name.
 fn feed(command: &str, input: String, verbose: bool) -> Result<u8, String> {
-    let mut words = shell().split(' ');
-    let program = words.next().unwrap_or_default();
+    let mut shell = inner(command);
     if verbose {
         say(&format!(
             "running `{command}` in `{}` with {} bytes on its standard input",
-            shell(),
+            inner_shell(),
             input.len()
         ));
     }
-    let mut child = Command::new(program)
-        .args(words)
-        .arg("-c")
-        .arg(command)
-        .stdin(Stdio::piped())
-        .spawn()
-        .map_err(|e| format!("failed to run the tests: cannot start `{program}`: {e}"))?;
+    let mut child = shell.stdin(Stdio::piped()).spawn().map_err(|e| {
+        let program = shell.get_program().to_string_lossy();
+        format!("failed to run the tests: cannot start `{program}`: {e}")
+    })?;
     if let Some(mut pipe) = child.stdin.take() {
         // On a thread of its own and never waited for: a command may end without reading all of it, and what
         // it left running may hold the pipe open.
@@ -72,7 +60,7 @@ fn feed(command: &str, input: String, verbose: bool) -> Result<u8, String> {
 
 /// As a shell puts it: 128 and the number of the signal.
 fn code_of(status: ExitStatus) -> u8 {
-    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    let code = status.code().unwrap_or_else(|| 128 + os::signal_of(status).unwrap_or(0));
     u8::try_from(code).unwrap_or(exit::FAILED)
 }
 

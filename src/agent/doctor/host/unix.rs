@@ -1,24 +1,20 @@
-//! Look at the host for the runner itself: its folders and locks, limits, control groups, clock, and what else of the
-//! system decides whether jobs run.
+//! The part of the look that is of Unix, for the most of Linux.
 
 use crate::agent::gates::bytes_text;
-use crate::agent::machine::{self, takes, writable};
 use crate::agent::settings::Settings;
-use crate::agent::status;
 use crate::protocol::finding::{FindingLevel, Findings};
-use crate::system::{locks, proc};
+use crate::system::os::{Access, access};
+use crate::system::proc;
 use rustix::process::{Resource, geteuid, getrlimit};
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
 
-/// The beginning of 2026: a clock that says less was never set.
-const NOT_BEFORE: Duration = Duration::from_secs(1_767_225_600);
 /// Opened files, and processes, that builds may want.
 const LEAST_FILES: u64 = 4096;
 const LEAST_PROCESSES: u64 = 4096;
 
-pub(super) fn look(settings: &Settings, found: &mut Findings) {
+/// Looks at the user of the runner.
+pub(super) fn user(settings: &Settings, found: &mut Findings) {
     if geteuid().is_root() && settings.command_prefix.is_empty() {
         let text = "the runner is root, and so are its jobs";
         found.add(
@@ -28,102 +24,13 @@ pub(super) fn look(settings: &Settings, found: &mut Findings) {
             "give it a user of its own, or its jobs by runner.command_prefix",
         );
     }
-    folders(settings, found);
-    sharing(settings, found);
-    if let Some(closed) = settings.gates.closed(&settings.working_directory, SystemTime::now()) {
-        let text = format!("nothing would be claimed now: {}", closed.why);
-        found.add("gates", FindingLevel::Warn, text, "wait, or change that setting");
-    }
-    if SystemTime::now() < SystemTime::UNIX_EPOCH + NOT_BEFORE {
-        let text = "the clock of this host was never set";
-        found.add("clock", FindingLevel::Fail, text, "set it (NTP): certificates cannot be judged");
-    }
+}
+
+/// Looks at limits, control groups and the system.
+pub(super) fn look(settings: &Settings, found: &mut Findings) {
     limits(found);
     groups(settings, found);
     system(found);
-}
-
-fn folders(settings: &Settings, found: &mut Findings) {
-    if let Some(folder) = &settings.state_directory {
-        match writable(folder) {
-            Ok(()) => found.fine("state_directory", format!("`{}` can be written to", folder.display())),
-            Err(why) => {
-                let text = format!("`{}` cannot be used, {why}", folder.display());
-                let advice = "make room there, or set runner.state_directory: a runner that is restarted during a task does not know of it";
-                found.add("state_directory", FindingLevel::Warn, text, advice);
-            }
-        }
-    }
-    let files = [
-        ("logging.file", &settings.logging.file, "log"),
-        ("status.textfile", &settings.status.textfile, "textfile"),
-    ];
-    for (key, file, id) in files {
-        let Some(file) = file else { continue };
-        let folder = file.parent().unwrap_or(Path::new("/"));
-        let usable = match (file.exists(), folder.is_dir()) {
-            (true, _) if file.is_file() => takes(file),
-            (true, _) => writable(file),
-            (false, true) => writable(folder),
-            (false, false) => Err(format!("the folder `{}` does not exist", folder.display())),
-        };
-        match usable {
-            Ok(()) => found.fine(id, format!("`{}` can be written to", file.display())),
-            Err(why) => {
-                let text = format!("`{}` ({key}) cannot be written: {why}", file.display());
-                found.add(
-                    id,
-                    FindingLevel::Fail,
-                    text,
-                    "make the folder, or room in it, and give it to the runner's user",
-                );
-            }
-        }
-    }
-    let work = &settings.working_directory;
-    if let Some(target) = fs::read_link(work).ok().filter(|_| settings.cleanup_working_directory) {
-        let text = format!(
-            "`{}` is a link to `{}`: it is emptied after a job, but not after a kill of runner and task agent",
-            work.display(),
-            target.display()
-        );
-        let advice = "name the folder itself in runner.working_directory";
-        found.add("working_directory", FindingLevel::Warn, text, advice);
-    }
-    if let Err(why) = status::check(settings) {
-        found.add(
-            "status_socket",
-            FindingLevel::Warn,
-            why,
-            "set status.socket to a path that the runner may make",
-        );
-    }
-}
-
-/// Other runners of this host.
-fn sharing(settings: &Settings, found: &mut Findings) {
-    let state = settings.state_directory.as_deref();
-    let own = state.map(|folder| folder.join(format!("machine-{}.lock", settings.name)));
-    let is_held = |path: &Path| fs::File::open(path).is_ok_and(|file| !locks::is_free(&file));
-    let own = own.filter(|path| is_held(path)).and_then(|path| machine::holder(&path));
-    if let Some(pid) = own {
-        found.fine("runner", format!("the runner `{}` runs with pid {pid}", settings.name));
-    }
-    match machine::held_by(&settings.working_directory, state, own) {
-        Some(pid) => {
-            let text = format!(
-                "`{}` is the working directory of the runner with pid {pid}, or around or inside it",
-                settings.working_directory.display()
-            );
-            found.add(
-                "sharing",
-                FindingLevel::Fail,
-                text,
-                "give each runner a runner.working_directory of its own",
-            );
-        }
-        None => found.fine("sharing", "no other runner has this working directory"),
-    }
 }
 
 fn limits(found: &mut Findings) {
@@ -170,8 +77,8 @@ fn groups(settings: &Settings, found: &mut Findings) {
     let is_second = mounted.join("cgroup.controllers").exists();
     let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let folder = mounted.join(path.trim_start_matches('/'));
-    let is_ours = rustix::fs::access(folder.join("cgroup.procs"), rustix::fs::Access::WRITE_OK).is_ok()
-        && rustix::fs::access(&folder, rustix::fs::Access::WRITE_OK).is_ok();
+    let is_ours = access(folder.join("cgroup.procs"), Access::WRITE_OK).is_ok()
+        && access(&folder, Access::WRITE_OK).is_ok();
     match (is_second, is_ours) {
         (true, true) => {
             found.fine("control_groups", "the unified hierarchy, and the own group may be divided")

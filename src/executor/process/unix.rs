@@ -1,9 +1,7 @@
-//! One child process with its output, and killing: the group first, then whatever escaped from it.
-//!
-//! The child leads a process group of its own; stdout and stderr are one pipe, so their order is kept.
-//! The task agent is a child sub-reaper: a process that outlives its parent becomes its child and is
+//! Children of Unix. A child leads a process group of its own; stdout and stderr are one pipe, so their order is kept. The task agent is a child sub-reaper: a process that outlives its parent becomes its child and is
 //! found through /proc, whatever group or session it moved to.
 
+use super::facts::{Descendant, Ended, PIPE_BYTES, named};
 use crate::system::{os, proc};
 use rustix::process::{Pid, Signal, WaitOptions};
 use std::collections::BTreeMap;
@@ -14,26 +12,17 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// How much output the system holds between a child and its reader.
-pub const PIPE_BYTES: usize = 256 * 1024;
-
 /// Whether orphans of this process's descendants become its children.
 static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// The processes that a child leads.
+pub type ProcessGroup = Pid;
 
 /// A started child.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     pid: Pid,
-}
-
-/// How a child ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// Exit code; 128 + signal when a signal ended it.
-    pub code: i32,
-    /// Number of the signal that ended it, if one did.
-    pub signal: Option<i32>,
 }
 
 /// Starts `command` in a process group of its own, with no input. Returns the reading end of its output.
@@ -60,8 +49,8 @@ fn nothing() -> io::Result<Stdio> {
 }
 
 impl Process {
-    /// Process id, which is the id of its group too.
-    pub fn pid(&self) -> Pid {
+    /// Its group, which has its number.
+    pub fn group(&self) -> ProcessGroup {
         self.pid
     }
 
@@ -91,26 +80,28 @@ pub fn adopt_descendants() {
     let _ = rustix::process::setsid();
 }
 
+/// Asks a process group to end.
+pub fn terminate(group: &ProcessGroup) {
+    signal_group(*group, Signal::TERM);
+}
+
+/// Ends a process group.
+pub fn kill(group: &ProcessGroup) {
+    signal_group(*group, Signal::KILL);
+}
+
 /// Signals a process group; that it is gone already is no matter.
-pub fn signal_group(group: Pid, signal: Signal) {
+fn signal_group(group: Pid, signal: Signal) {
     let _ = rustix::process::kill_process_group(group, signal);
 }
 
 /// Whether nothing is left of a group whose leader was waited for. Its members that have died and were
 /// adopted by this process are reaped: the dead count as members, and keep the number of the group.
-pub fn group_is_gone(group: Pid) -> bool {
+pub fn group_is_gone(group: &ProcessGroup) -> bool {
+    let group = *group;
     while let Ok(Some(_)) = rustix::process::waitpgid(group, WaitOptions::NOHANG) {}
     // Another answer than this one comes of members, if only of such as may not be signalled.
     rustix::process::test_kill_process_group(group) == Err(rustix::io::Errno::SRCH)
-}
-
-/// A process that descends from this one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Descendant {
-    /// Id of the process.
-    pub pid: i32,
-    /// Arguments, or the name of the program in brackets.
-    pub command: String,
 }
 
 /// All descendants of this process that have not ended.
@@ -121,22 +112,12 @@ fn descendants() -> Vec<proc::Stat> {
 /// The same, after the dead were reaped: no thread may wait for a child any more. That there is no child proves that
 /// there is nothing, without a look at any file, since this process adopts.
 fn left_behind() -> Vec<proc::Stat> {
-    loop {
-        match rustix::process::wait(WaitOptions::NOHANG) {
-            Ok(Some(_)) => {}
-            Err(rustix::io::Errno::CHILD) if ADOPTS.load(Ordering::Relaxed) => return Vec::new(),
-            _ => return descendants(),
-        }
-    }
+    if !os::has_children() && ADOPTS.load(Ordering::Relaxed) { Vec::new() } else { descendants() }
 }
 
 /// Whether a descendant of this process is alive. Call it when no thread waits for a child any more: it reaps.
 pub fn has_descendants() -> bool {
     !left_behind().is_empty()
-}
-
-fn named(process: &proc::Stat) -> Descendant {
-    Descendant { pid: process.pid, command: proc::command_line(process) }
 }
 
 /// The descendants of this process that hold the writing end of the pipe that `reader` reads.
@@ -201,7 +182,7 @@ mod tests {
         let (mut process, mut reader) = shell("sleep 600 & echo ready; wait");
         let mut ready = [0; 6];
         reader.read_exact(&mut ready).unwrap();
-        signal_group(process.pid(), Signal::KILL);
+        kill(&process.group());
         assert_eq!(process.wait().unwrap(), Ended { code: 137, signal: Some(9) });
         // The pipe closes only when the grandchild is gone as well.
         let mut rest = Vec::new();
@@ -215,14 +196,14 @@ mod tests {
             return;
         }
         let (mut process, mut reader) = shell("sleep 600 & exit 0");
-        let group = process.pid();
+        let group = process.group();
         process.wait().unwrap();
-        assert!(!group_is_gone(group));
-        signal_group(group, Signal::KILL);
+        assert!(!group_is_gone(&group));
+        kill(&group);
         reader.read_to_end(&mut Vec::new()).unwrap();
         // The output closes a moment before the process counts as dead.
         let deadline = Instant::now() + Duration::from_secs(300);
-        while !group_is_gone(group) {
+        while !group_is_gone(&group) {
             assert!(Instant::now() < deadline);
             std::thread::sleep(Duration::from_millis(1));
         }

@@ -2,21 +2,30 @@
 //! with the same words. It is told on standard input, says what it found in one line on standard output, waits for TERM
 //! and ends with an exit code of its own, so that the way there and back is looked at as well.
 
+mod says;
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+use unix as system;
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+use windows as system;
+
 use super::scratch::{self, FolderKind};
 use crate::protocol::finding::{FindingLevel, Findings};
 use crate::protocol::task_input::{PROBE_EXIT, Probe, ProbeAnswer};
-use crate::system::command;
+use crate::system::os::{Access, Errno, MetadataExt, access, geteuid, statvfs};
+use crate::system::signals::Stops;
+use says::says;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 /// How long TERM is waited for.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest wait for a tool to say its version.
-const SHORT: Duration = Duration::from_secs(3);
 /// Free part and room of a file system below which jobs may soon stop.
 const LEAST_PERCENT: u64 = 5;
 const LEAST_BYTES: u64 = 256 << 20;
@@ -25,15 +34,15 @@ const MOST_SKEW: Duration = Duration::from_secs(5);
 
 /// Looks around, says what was found, and waits for TERM. The exit code is for the caller to see.
 pub(super) fn run(probe: &Probe) -> u8 {
-    let signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM]);
+    let stops = Stops::listen();
     let answer = ProbeAnswer { runlet_probe: look(probe).0 };
     let mut line = serde_json::to_string(&answer).unwrap_or_default();
     line.push('\n');
     let mut out = io::stdout().lock();
     let _ = out.write_all(line.as_bytes()).and_then(|()| out.flush());
-    let Ok(mut signals) = signals else { return PROBE_EXIT };
+    let Ok(mut stops) = stops else { return PROBE_EXIT };
     let deadline = SystemTime::now() + PATIENCE;
-    while signals.pending().next().is_none() && SystemTime::now() < deadline {
+    while !stops.has_come() && SystemTime::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
     PROBE_EXIT
@@ -41,13 +50,13 @@ pub(super) fn run(probe: &Probe) -> u8 {
 
 fn look(probe: &Probe) -> Findings {
     let mut found = Findings::default();
-    who(&mut found);
+    system::who(&mut found);
     working_directory(&probe.working_directory, &mut found);
     output_place(&probe.working_directory, &mut found);
     tools(&mut found);
     if let Some(folder) = &probe.tool_directory {
         let command = folder.join("circleci-agent");
-        if rustix::fs::access(&command, rustix::fs::Access::EXEC_OK).is_err() {
+        if access(&command, Access::EXEC_OK).is_err() {
             let text = format!("`{}` cannot be run by jobs", command.display());
             found.add(
                 "job_commands",
@@ -58,64 +67,6 @@ fn look(probe: &Probe) -> Findings {
         }
     }
     found
-}
-
-fn who(found: &mut Findings) {
-    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
-    let home = std::env::var("HOME").unwrap_or_default();
-    found.fine("job_user", format!("jobs run as uid {uid}, gid {gid}, HOME=`{home}`"));
-    if home.is_empty() {
-        found.add("job_home", FindingLevel::Note, "jobs have no HOME", "it is `/` then; tools may want one");
-    } else if !Path::new(&home).is_dir() {
-        let text = format!("the home `{home}` of jobs does not exist");
-        found.add(
-            "job_home",
-            FindingLevel::Warn,
-            text,
-            "make it, or set HOME: ssh, git and caches live there",
-        );
-    }
-    let mask = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022)).as_raw_mode();
-    let text = format!("files of jobs are made with the umask {mask:04o}");
-    match mask & 0o777 {
-        0o077 | 0o177 | 0o777 => {
-            found.add(
-                "umask",
-                FindingLevel::Warn,
-                text,
-                "packages and images get unreadable files: UMask=0022",
-            );
-        }
-        mask if mask & 0o002 == 0 => {
-            found.add("umask", FindingLevel::Warn, text, "everyone may change files of jobs: UMask=0022");
-        }
-        _ => found.fine("umask", text),
-    }
-    let path = std::env::var("PATH").unwrap_or_default();
-    if path.is_empty() {
-        let text = "jobs have no PATH";
-        found.add(
-            "job_path",
-            FindingLevel::Note,
-            text,
-            "it is /usr/local/bin:/usr/bin:/bin then; set PATH otherwise",
-        );
-    }
-    let locale = ["LC_ALL", "LC_CTYPE", "LANG"]
-        .iter()
-        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-    if let Some(locale) = locale {
-        let lower = locale.to_ascii_lowercase();
-        if !lower.contains("utf-8") && !lower.contains("utf8") && lower != "c" && lower != "posix" {
-            let text = format!("the locale of jobs is `{locale}`, which is not UTF-8");
-            found.add(
-                "locale",
-                FindingLevel::Warn,
-                text,
-                "set LANG=C.UTF-8: git and Python stumble over other names",
-            );
-        }
-    }
 }
 
 /// Makes, writes, renames, links, runs and removes, as steps do.
@@ -131,7 +82,7 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         );
         return;
     }
-    let own = rustix::process::geteuid();
+    let own = geteuid();
     let folder = directory.join(format!(".runlet-probe-{}", std::process::id()));
     let tried = try_folder(&folder, found);
     let _ = fs::remove_dir_all(&folder);
@@ -143,10 +94,8 @@ fn working_directory(directory: &Path, found: &mut Findings) {
         Err((what, error)) => {
             let text = format!("in `{}` jobs cannot {what}: {error}", directory.display());
             let advice = match error.raw_os_error() {
-                Some(code) if code == rustix::io::Errno::DQUOT.raw_os_error() => {
-                    "the quota of the user is used up"
-                }
-                Some(code) if code == rustix::io::Errno::NOSPC.raw_os_error() => {
+                Some(code) if code == Errno::DQUOT.raw_os_error() => "the quota of the user is used up",
+                Some(code) if code == Errno::NOSPC.raw_os_error() => {
                     "make room, or set runner.working_directory"
                 }
                 _ => "give the folder to the user of jobs, or set runner.working_directory",
@@ -190,61 +139,17 @@ fn try_folder(folder: &Path, found: &mut Findings) -> Result<(), (&'static str, 
         );
     }
     fs::rename(&file, &other).map_err(did("rename a file"))?;
-    symlink(&other, &file).map_err(did("make a symbolic link"))?;
+    system::links(&other, &file, found)?;
     if folder.join("B").exists() {
         let text = "the file system of jobs does not tell upper from lower case";
         found.add("file_names", FindingLevel::Note, text, "repositories made on Linux may not fit");
     }
-    let script = folder.join("script");
-    fs::write(&script, "#!/bin/sh\nexit 0\n").map_err(did("write a script"))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).map_err(did("change permissions"))?;
-    runs(&script, found);
-    let real = ["/bin/true", "/usr/bin/true"].iter().find(|path| Path::new(path).exists());
-    if let Some(real) = real {
-        let copy = folder.join("true");
-        if fs::copy(real, &copy).is_ok() {
-            runs(&copy, found);
-        }
-    }
+    system::programs(folder, found)?;
     fs::remove_file(&other).map_err(did("remove a file"))
 }
 
-/// Runs a file of the working directory, and says what an error means.
-fn runs(file: &Path, found: &mut Findings) {
-    use rustix::io::Errno;
-    let mut tried = command::run(&mut Command::new(file), SHORT);
-    for _ in 0..20 {
-        // A process that is just being started may hold a file that was written to a moment ago.
-        if !matches!(&tried, Err(error) if error.raw_os_error() == Some(Errno::TXTBSY.raw_os_error())) {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-        tried = command::run(&mut Command::new(file), SHORT);
-    }
-    let Err(error) = tried else { return };
-    let code = error.raw_os_error().unwrap_or_default();
-    let advice = match code {
-        code if code == Errno::ACCESS.raw_os_error() => {
-            "the file system is mounted noexec, or SELinux forbids it: another runner.working_directory, or a mount without noexec"
-        }
-        code if code == Errno::PERM.raw_os_error() => {
-            "something like fapolicyd trusts no new programs: it needs a rule for the user and this folder"
-        }
-        code if code == Errno::NOENT.raw_os_error() => "its interpreter is missing: install /bin/sh",
-        code if code == Errno::NOEXEC.raw_os_error() => "it is of another architecture",
-        _ => "jobs run programs that they build: look at the mount and at security modules",
-    };
-    let what = if file.ends_with("script") { "a script" } else { "a copied program" };
-    found.add(
-        "run_files",
-        FindingLevel::Fail,
-        format!("{what} in the working directory cannot be run: {error}"),
-        advice,
-    );
-}
-
 fn room(id: &str, folder: &Path, found: &mut Findings) {
-    let Ok(about) = rustix::fs::statvfs(folder) else { return };
+    let Ok(about) = statvfs(folder) else { return };
     let (all, free) =
         (about.f_blocks.saturating_mul(about.f_frsize), about.f_bavail.saturating_mul(about.f_frsize));
     let id = format!("{id}_room");
@@ -303,10 +208,6 @@ fn output_place(directory: &Path, found: &mut Findings) {
 
 /// The programs that steps of our own call, and what is too old of them.
 fn tools(found: &mut Findings) {
-    let says = |words: &[&str]| {
-        let said = command::run(Command::new(words[0]).args(&words[1..]), SHORT).ok()?;
-        Some((said.code, format!("{} {}", said.out, said.err).trim().to_owned()))
-    };
     match says(&["git", "--version"]) {
         Some((Some(0), text)) => {
             let mut numbers =
@@ -329,19 +230,5 @@ fn tools(found: &mut Findings) {
         let text = "there is no ssh on the PATH of jobs";
         found.add("ssh", FindingLevel::Note, text, "repositories by ssh and deploy keys need it");
     }
-    if says(&["bash", "--version"]).is_none() {
-        let text = "there is no bash on the PATH of jobs";
-        found.add(
-            "shell",
-            FindingLevel::Note,
-            text,
-            "steps run in `/bin/sh -eo pipefail`, if that knows pipefail",
-        );
-    }
-    match says(&["/bin/sh", "-c", "exit 7"]) {
-        Some((Some(7), _)) => found.fine("shell", "/bin/sh runs"),
-        _ => {
-            found.add("shell", FindingLevel::Fail, "/bin/sh does not run", "install a shell: steps need one")
-        }
-    }
+    system::shells(found);
 }

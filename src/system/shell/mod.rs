@@ -1,15 +1,16 @@
-//! The shell of this system.
+//! The shell of this system: which one runs the commands of steps, and how it is given them.
 
-/// The shell of jobs that name none.
-pub fn default_shell(bash_exists: bool) -> &'static str {
-    if cfg!(target_os = "macos") {
-        "/bin/bash --login -eo pipefail"
-    } else if bash_exists {
-        "/bin/bash -eo pipefail"
-    } else {
-        "/bin/sh -eo pipefail"
-    }
-}
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub use unix::*;
+
+#[cfg(any(windows, test))]
+mod scripts;
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub use windows::*;
 
 /// Splits a command line into words: white space separates, single and double quotes and backslashes protect. The
 /// error is the quote that is not closed, or the backslash with nothing behind it.
