@@ -10,10 +10,8 @@
 use crate::agent::settings::Quotas;
 use crate::system::os::{Pid, kill};
 use std::cell::Cell;
-use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// Folder that the hierarchies are mounted at, as every system has them.
@@ -53,27 +51,13 @@ impl Group {
             let group = made.map(|()| Self { own, folder, is_member: Cell::new(false), divided: None })?;
             // A group that may be made but not entered is of no use.
             match group.join() {
-                Ok(()) => {
-                    group.remove_former();
-                    Some(group)
-                }
+                Ok(()) => Some(group),
                 Err(_) => {
                     let _ = is_new.then(|| fs::remove_dir(&group.folder));
                     None
                 }
             }
         })
-    }
-
-    /// Removes what is empty of killed lives of a runner of this name, which had other locks.
-    fn remove_former(&self) {
-        let own = self.folder.file_name().and_then(runner_of);
-        for entry in fs::read_dir(&self.own).into_iter().flatten().flatten() {
-            if own.is_some() && runner_of(&entry.file_name()) == own {
-                // One with members stays, as does the runner's own.
-                let _ = fs::remove_dir(entry.path());
-            }
-        }
     }
 
     /// Sees to it that the runner is a member, and so whatever it starts.
@@ -164,13 +148,6 @@ impl Drop for Group {
     }
 }
 
-/// The runner of a group, by the name of that: two words about its lock stand at the end.
-fn runner_of(group: &OsStr) -> Option<&[u8]> {
-    let group = group.as_bytes();
-    let lock = memchr::memrchr(b'-', group)?;
-    Some(&group[..memchr::memrchr(b'-', &group[..lock])?])
-}
-
 /// The groups of this process, the unified hierarchy first, then what can freeze.
 fn candidates(mounted: &Path, groups: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -245,26 +222,6 @@ mod tests {
         fs::write(group.join("inner/cgroup.procs"), "13\n").unwrap();
         assert_eq!(taken.members(), [11, 12, 13]);
         assert!(Group::below(mounted.path(), "1:cpu:/own\n", "x").is_none());
-    }
-
-    /// Ordinary folders can be removed when they are empty, as groups can when they have no members.
-    #[test]
-    fn what_killed_lives_of_the_same_name_have_left_is_removed() {
-        let mounted = tempfile::tempdir().unwrap();
-        let own = mounted.path().join("own");
-        let folders = ["x-1-2", "x-1-3", "x-1-4", "x-y-1-2", "x-1", "y-1-2", "x"].map(|name| {
-            let folder = own.join(format!("runlet-{name}"));
-            fs::create_dir_all(&folder).unwrap();
-            folder
-        });
-        fs::create_dir(own.join("x-1-2")).unwrap();
-        for folder in [&own, &folders[0], &folders[1]] {
-            fs::write(folder.join("cgroup.procs"), "").unwrap();
-        }
-        let group = Group::below(mounted.path(), "0::/own\n", "x-1-2").unwrap();
-        let are_there = folders.each_ref().map(|folder| folder.is_dir());
-        assert_eq!(are_there, [true, true, false, true, true, true, true], "{group:?}");
-        assert!(own.join("x-1-2").is_dir());
     }
 
     /// As far as ordinary files can tell: who stands where, and what is written.
