@@ -60,8 +60,8 @@ const TELLS: &str = r#"
       - run: |
           mkdir out reports
           echo 1 > "out/$(cat later).txt"; echo 2 > "out/$SECRET.txt"
-          printf '<testsuite><testcase name="%s" time="1" classname="c"><failure message="m">got %s</failure></testcase></testsuite>' \
-            "it&#39;s &lt;41&gt; &amp; &quot;42&#34;" "$(cat later)" > reports/r.xml
+          printf '<testsuite><testcase name="%s" time="1" classname="c"><failure message="m">got %s</failure></testcase><testcase name=%s classname="later-\033[1m0123456789&#27;[m"/></testsuite>' \
+            "it&#39;s &lt;41&gt; &amp; &quot;42&#34;" "$(cat later)" "$(cat later)" > reports/r.xml
       - store_artifacts: {path: out}
       - store_test_results: {path: reports}
       - save_cache: {key: 'v1-{{ .Environment.SECRET }}-{{ checksum "later" }}', paths: [later]}
@@ -85,7 +85,7 @@ fn nothing_that_is_stored_tells_a_secret() {
         "http://me:****@proxy.example:3128\n",
         "stored `out/****.txt`",
         "stored `out/****-2.txt`",
-        "stored `r.xml` (1 test)",
+        "stored `r.xml` (2 tests)",
         "saved the cache `v1-****",
         "found the cache `v1-****",
     ] {
@@ -96,6 +96,9 @@ fn nothing_that_is_stored_tells_a_secret() {
     let tests = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/tests"), None);
     let test = &tests["items"][0];
     assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("m\n\ngot ****")), "{tests}");
+    // As the reader of the file makes it: without quotation marks, and without colours.
+    let test = &tests["items"][1];
+    assert_eq!((&test["name"], &test["classname"]), (&json!("****"), &json!("****")), "{tests}");
     let artifacts = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/artifacts"), None);
     let mut names: Vec<_> =
         artifacts["items"].as_array().unwrap().iter().map(|item| item["path"].as_str().unwrap()).collect();
@@ -106,7 +109,7 @@ fn nothing_that_is_stored_tells_a_secret() {
     let forms = [SECRET, PASSWORD, "aXQncyA8NDE+ICYgIjQyI"];
     assert_eq!(files_with(&server.data(), &forms), Vec::<String>::new());
     let objects = server.data().join("objects");
-    assert_eq!(files_with(&objects, &["&lt;41", "&#39;s"]), Vec::<String>::new());
+    assert_eq!(files_with(&objects, &["&lt;41", "&#60;41", "&#39;s"]), Vec::<String>::new());
     let told = files_with(&server.data(), &[LATER]);
     assert!(told.iter().all(|file| file.contains("/objects/")) && told.len() <= 1, "{told:?}");
 }
