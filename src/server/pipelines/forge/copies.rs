@@ -42,7 +42,11 @@ impl Told for Pull {
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        self.action == other.action && self.head == other.head && self.before == other.before
+        // Each is opened once. Anything else that happens to it changes the time of its last change.
+        let is_same_time = self.updated == other.updated;
+        self.action == other.action
+            && (self.action == Action::Opened
+                || self.head == other.head && self.before == other.before && is_same_time)
     }
 }
 
@@ -107,7 +111,6 @@ pub(super) fn same_of_pull(before: &[Pull], new: &Pull) -> Option<Same> {
     let last = told.iter().rposition(|pull| pull.is_like(new) && pull.told_by == new.told_by)?;
     let since = &told[last + 1..];
     let is_again = match new.action {
-        // Each is opened once; from then on it is opened again.
         Action::Opened => true,
         Action::Reopened => !since.iter().any(|pull| pull.closes()),
         Action::Closed => since.iter().all(|pull| pull.closes()),
@@ -469,6 +472,26 @@ mod tests {
         world.set(|settings| settings.ignore_branches.clear());
         assert!(world.tell(Teller::Unnamed, NO_OBJECT, &commit(1)));
         assert!(!world.tell(Teller::Unnamed, NO_OBJECT, &commit(1)));
+    }
+
+    #[test]
+    fn what_comes_late_changes_nothing_of_what_is_remembered() {
+        let mut world = World::new();
+        let mut tell = |action, head: usize, updated: &str| {
+            let told = match pull(action, None, &commit(head)) {
+                Event::Pull(pull) => Event::Pull(Pull { updated: Some(updated.to_owned()), ..pull }),
+                other => other,
+            };
+            world.tell_of(Teller::Unnamed, told);
+            world.remembered()
+        };
+        assert_eq!(tell(Action::Opened, 0, "2026-01-01T00:00:01Z"), Some(commit(0)));
+        assert_eq!(tell(Action::Synchronize, 2, "2026-01-01T00:00:03Z"), Some(commit(2)));
+        assert_eq!(tell(Action::Synchronize, 1, "2026-01-01T00:00:02Z"), Some(commit(2)), "it came late");
+        assert_eq!(tell(Action::Reopened, 2, "2026-01-01T00:00:06Z"), Some(commit(2)));
+        assert_eq!(tell(Action::Closed, 2, "2026-01-01T00:00:05Z"), Some(commit(2)), "it came late");
+        assert_eq!(tell(Action::Closed, 2, "2026-01-01T00:00:07Z"), None, "another one");
+        assert_eq!(tell(Action::Closed, 2, "2026-01-01T00:00:07Z"), None);
     }
 
     #[test]

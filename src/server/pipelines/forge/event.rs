@@ -201,6 +201,9 @@ pub struct Pull {
     /// Whether it is closed, whatever else happened to it.
     #[serde(default)]
     pub is_closed: bool,
+    /// The time of its last change as the forge writes it, where that is greater as a text the later it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated: Option<String>,
     /// The teller of it.
     #[serde(default)]
     pub told_by: Teller,
@@ -220,6 +223,11 @@ impl Pull {
     /// The branch that its pipelines are of.
     pub fn branch(&self) -> String {
         if self.is_fork { format!("pull/{}", self.number) } else { self.head_branch.clone() }
+    }
+
+    /// Whether this is what it was before something else that was told of it.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        self.updated.as_ref().zip(other.updated.as_ref()).is_some_and(|(this, other)| this < other)
     }
 
     /// Whether it is closed from now on.

@@ -17,8 +17,9 @@ use std::time::Duration;
 
 /// Changes that are alike within this time may be the same one, told twice: `copies` says which are.
 pub(super) const SAME: Duration = Duration::from_secs(10 * 60);
-/// The beginning of the sentence about a change that is known.
+/// The beginning of the sentence about a change that is known, and about one that later ones were told before.
 const TOLD_BEFORE: &str = "the same change was told of before";
+const CAME_LATE: &str = "it came late: the pull request has changed since";
 
 /// The delivery that changes are taken from.
 pub(super) struct Stored<'a> {
@@ -50,7 +51,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
     let settings = projects::settings(tx, project)?.unwrap_or_default();
     let key = change.key();
     let pipeline = PipelineId::fresh();
-    let is_known = match &mut change {
+    let known = match &mut change {
         Event::Push(push) => {
             push.told_by = of.by.clone();
             push.same = told_before(tx, project, push, of.since)?;
@@ -59,24 +60,28 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
                 let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
                 forge::see_ref(tx, project, &push.reference, object)?;
             }
-            push.same.is_some()
+            push.same.map(|_| TOLD_BEFORE)
         }
         Event::Pull(pull) => {
             pull.told_by = of.by.clone();
             let told = told_of_pull(tx, project, pull.number, of.since)?;
             pull.same = copies::same_of_pull(&told, pull);
-            pull.same.is_some()
+            let is_late = told.iter().any(|other| pull.is_older_than(other));
+            pull.same.map(|_| TOLD_BEFORE).or(is_late.then_some(CAME_LATE))
         }
-        Event::Scheduled(_) => deliveries::has_key_since(tx, project, &key, of.now.minus(SAME))?,
+        Event::Scheduled(_) => {
+            let is_known = deliveries::has_key_since(tx, project, &key, of.now.minus(SAME))?;
+            is_known.then_some(TOLD_BEFORE)
+        }
     };
-    if !is_known {
+    if known.is_none() {
         see(tx, of, &mut change)?;
     }
-    let decision = match is_known && !may_start_by_now(tx, project, &change)? {
-        true => BuildDecision::Skip(TOLD_BEFORE.to_owned()),
-        false => match decide(tx, of.project, &settings, &mut change, None)? {
-            BuildDecision::Skip(why) if is_known => BuildDecision::Skip(format!("{TOLD_BEFORE}: {why}")),
-            decision => decision,
+    let decision = match known {
+        Some(known) if !may_start_by_now(tx, project, &change)? => BuildDecision::Skip(known.to_owned()),
+        known => match (decide(tx, of.project, &settings, &mut change, None)?, known) {
+            (BuildDecision::Skip(why), Some(known)) => BuildDecision::Skip(format!("{known}: {why}")),
+            (decision, _) => decision,
         },
     };
     let (event_state, sentence) = match &decision {

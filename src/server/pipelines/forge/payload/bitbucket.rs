@@ -1,7 +1,7 @@
 //! Bitbucket Cloud and Bitbucket Data Center, which share little but the name. One event may hold several refs.
 
 use super::parts::{
-    Delivery, ForgeRepository, at, id, is_built, maybe, needed, nothing, number, shown, text,
+    Delivery, ForgeRepository, at, id, is_built, maybe, needed, nothing, number, shown, text, updated,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, NO_OBJECT, Pull, Push};
 use serde_json::Value;
@@ -58,6 +58,7 @@ pub(super) fn read_cloud(event: &str, value: &Value) -> Result<Delivery, String>
         is_draft: at(about, "draft") == true,
         is_merged: event == "pullrequest:fulfilled",
         is_closed: is_closed(about),
+        updated: updated(about, "updated_on"),
         author: text(about, "author.nickname"),
         actor,
         ..Pull::default()
@@ -134,6 +135,7 @@ pub(super) fn read_dc(event: &str, value: &Value) -> Result<Delivery, String> {
         is_draft: at(about, "draft") == true,
         is_merged: event == "pr:merged",
         is_closed: is_closed(about),
+        updated: updated(about, "updatedDate"),
         author: text(about, "author.user.name"),
         actor,
         ..Pull::default()

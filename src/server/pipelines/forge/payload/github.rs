@@ -2,6 +2,7 @@
 
 use super::parts::{
     Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+    updated,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use crate::server::store::status::Forge;
@@ -100,6 +101,7 @@ fn pull(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, 
         is_draft: at(value, &of("draft")) == true,
         is_merged: at(value, &of("merged")) == true,
         is_closed: at(value, &of("state")) == "closed",
+        updated: updated(value, &of("updated_at")),
         author: text(value, &of("user.login")),
         actor: actor(value),
         ..Pull::default()

@@ -2,6 +2,7 @@
 
 use super::parts::{
     Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
+    updated,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
 use serde_json::Value;
@@ -87,6 +88,7 @@ fn merge_request(value: &Value, repository: Option<ForgeRepository>) -> Result<D
         is_draft: at(about, "draft") == true || at(about, "work_in_progress") == true,
         is_merged: word == "merge",
         is_closed: matches!(text(about, "state").as_str(), "closed" | "merged"),
+        updated: updated(about, "updated_at"),
         // GitLab sends the author's id only; the name is known when the author is the event's user.
         author: match id(about, "author_id").ok() == id(value, "user.id").ok() {
             true => text(value, "user.username"),

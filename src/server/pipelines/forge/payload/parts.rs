@@ -46,6 +46,13 @@ pub(super) fn maybe(value: &Value, path: &str) -> Option<String> {
     Some(text(value, path)).filter(|text| !text.is_empty())
 }
 
+/// The time of a change, if it is in a form whose later texts are greater: in UTC, or a number of milliseconds.
+pub(super) fn updated(value: &Value, path: &str) -> Option<String> {
+    let told = id(value, path).ok()?;
+    let is_utc = ["Z", "UTC", "+00:00"].iter().any(|end| told.ends_with(end));
+    (is_utc || told.bytes().all(|b| b.is_ascii_digit())).then_some(told)
+}
+
 /// The text at a path, which must be there.
 pub(super) fn needed(value: &Value, path: &str) -> Result<String, String> {
     maybe(value, path).ok_or_else(|| format!("it has no `{path}`"))
