@@ -1,7 +1,7 @@
 //! Pull requests as forges tell of them: in any order beside their pushes, more than once, open before anybody listened; and
 //! deliveries that hold more than is shown of them.
 
-use crate::forge::{Answer, Connected, NONE, pull, push, signed};
+use crate::forge::{Answer, Connected, NONE, pull, signed};
 use crate::repositories::Work;
 use crate::server::Server;
 use serde_json::{Value, json};
