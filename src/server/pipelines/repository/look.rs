@@ -33,6 +33,15 @@ impl Mirrors {
             let _alone = turn.lock().await;
             git.prepare().await.map_err(failed)?;
         }
+        // Of a repository on this host a third of the processes will do. Whatever is wrong with it is told by the usual way.
+        let path = url.strip_prefix("file://").filter(|path| !path.contains('%'));
+        if let Some(path) = path {
+            let said = git.run(LIST, MOST_LIST_BYTES, &["upload-pack", "--advertise-refs", path]).await;
+            if let Some(all) = said.ok().filter(|said| !said.is_cut).and_then(|said| advertised(&said.bytes))
+            {
+                return Ok(all);
+            }
+        }
         // Reads nothing of the mirror, so it waits for nobody.
         let args = ["ls-remote", "--heads", "--tags", "--", url];
         let listed = git.run(LIST, MOST_LIST_BYTES, &args).await.map_err(failed)?;
@@ -131,9 +140,35 @@ impl Mirrors {
     }
 }
 
+/// The branches and tags that a repository tells of to whoever asks for its history: lines behind their lengths, as
+/// git's documentation of its pack protocol has them (gitprotocol-pack). `None` where it says something else.
+fn advertised(mut bytes: &[u8]) -> Option<Vec<ListedRef>> {
+    let mut lines = Vec::new();
+    loop {
+        let length = std::str::from_utf8(bytes.get(..4)?).ok()?;
+        let length = usize::from_str_radix(length, 16).ok()?;
+        if length == 0 {
+            return bytes.len().eq(&4).then(|| collect(lines.into_iter()));
+        }
+        let line = std::str::from_utf8(bytes.get(4..length)?).ok()?;
+        bytes = bytes.get(length..)?;
+        // What the repository is able to do stands behind the first.
+        let line = line.split('\0').next().unwrap_or_default().trim_end_matches('\n');
+        let (object, name) = line.split_once(' ')?;
+        if name.starts_with("refs/heads/") || name.starts_with("refs/tags/") {
+            lines.push((object, name));
+        }
+    }
+}
+
 fn parse(text: &str) -> Vec<ListedRef> {
+    collect(text.lines().filter_map(|line| line.split_once('\t')))
+}
+
+/// Objects and names, in the order that git has them in.
+fn collect<'a>(lines: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<ListedRef> {
     let mut all: Vec<ListedRef> = Vec::new();
-    for (object, name) in text.lines().filter_map(|line| line.split_once('\t')) {
+    for (object, name) in lines {
         match (name.strip_suffix("^{}"), all.last_mut()) {
             // Of an annotated tag the second line has the commit.
             (Some(name), Some(last)) if last.name == name => last.commit = object.to_owned(),
@@ -158,5 +193,26 @@ mod tests {
         let shown: Vec<_> = all.iter().map(|r| format!("{} {} {}", r.name, r.object, r.commit)).collect();
         assert_eq!(shown, ["refs/heads/main a1 a1", "refs/tags/v1 b2 c3", "refs/tags/v2 d4 d4"]);
         assert!(parse("").is_empty());
+    }
+
+    #[test]
+    fn what_a_repository_on_this_host_tells_is_read_or_left_to_git() {
+        let lines = [
+            "a1 HEAD\0multi_ack symref=HEAD:refs/heads/main\n",
+            "a1 refs/heads/main\n",
+            "e5 refs/pull/1/head\n",
+            "b2 refs/tags/v1\n",
+            "c3 refs/tags/v1^{}\n",
+        ];
+        let said: String = lines.iter().map(|line| format!("{:04x}{line}", line.len() + 4)).collect();
+        let all = advertised(format!("{said}0000").as_bytes()).expect("a list");
+        let shown: Vec<_> = all.iter().map(|r| format!("{} {} {}", r.name, r.object, r.commit)).collect();
+        assert_eq!(shown, ["refs/heads/main a1 a1", "refs/tags/v1 b2 c3"]);
+        let empty = "0027".to_owned() + &"0".repeat(4) + " capabilities^{}\0multi_ack ofs\n0000";
+        assert_eq!(advertised(empty.as_bytes()), Some(Vec::new()));
+        for broken in [said.as_str(), "", "0000x", "0003", "zzzz", "0010no", "+008abcd0000", "0009äää0000"]
+        {
+            assert_eq!(advertised(broken.as_bytes()), None, "{broken}");
+        }
     }
 }
