@@ -210,6 +210,9 @@ pub struct Pull {
     /// It was told of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
+    /// It was not known to be open before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_news: bool,
     /// It stands for a push that was left out as long as this pull request was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answers_push: bool,

@@ -224,8 +224,9 @@ fn decide(
         }
         Event::Pull(pull) if pull.is_fork => facts.is_built = is_fork_built(tx, project, pull)?,
         Event::Pull(pull) => {
-            facts.is_left_out = has_left_out(tx, project, pull)?;
-            pull.answers_push = facts.is_left_out;
+            let left_out = left_out(tx, project, pull)?;
+            facts.is_left_out = left_out.is_some();
+            pull.answers_push = left_out == Some(LeftOut::Newest);
             facts.is_built = forge::has_pipeline(tx, project, &pull.head_branch, &pull.head)?
                 || !deliveries::building(tx, project, &pull.head_branch, &pull.head)?.is_empty();
         }
@@ -249,21 +250,40 @@ fn is_fork_built(view: &View, project: &ProjectId, pull: &Pull) -> Result<bool, 
     Ok(newest.is_some_and(|newest| newest.starts_with(&pull.head)))
 }
 
-/// Whether a push to the head of a pull request was left out because no pull request was known, and nothing else was built
-/// of that commit since.
-fn has_left_out(view: &View, project: &ProjectId, pull: &Pull) -> Result<bool, StoreError> {
+/// A push to the head of a pull request that was left out because no pull request was known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftOut {
+    /// The branch has not moved since.
+    Newest,
+    /// Others were told of since.
+    Earlier,
+}
+
+/// Finds the push to the head of a pull request that was left out, unless something else was built of that commit since. An
+/// earlier one counts as long as the pull request was not known: after that every push to it is built by itself, and its
+/// new head is what such a push leads to.
+fn left_out(view: &View, project: &ProjectId, pull: &Pull) -> Result<Option<LeftOut>, StoreError> {
     if pull.head.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
-    let reference = format!("refs/heads/{}", pull.head_branch);
-    let pushes = pushes_of(view, project, &reference, Millis(0))?;
-    let is_it = |(_, push): &&(StoredEvent, Push)| push.same.is_none() && push.commit.starts_with(&pull.head);
-    let Some((stored, push)) = pushes.iter().rfind(is_it) else { return Ok(false) };
-    if !push.lacks_pull || stored.state != EventState::Skipped {
-        return Ok(false);
-    }
+    let mut pushes = pushes_of(view, project, &format!("refs/heads/{}", pull.head_branch), Millis(0))?;
+    pushes.retain(|(_, push)| push.same.is_none() && !push.is_test);
+    let Some(at) = pushes.iter().rposition(|(_, push)| push.commit.starts_with(&pull.head)) else {
+        return Ok(None);
+    };
+    let (stored, push) = &pushes[at];
     let built = deliveries::building(view, project, &pull.head_branch, &pull.head)?;
-    Ok(!built.iter().any(|built| built.seq > stored.seq))
+    let is_left_out = push.lacks_pull
+        && stored.state == EventState::Skipped
+        && !built.iter().any(|built| built.seq > stored.seq);
+    if !is_left_out {
+        return Ok(None);
+    }
+    let newest = pushes.last().map(|(_, push)| &push.after);
+    Ok(match at + 1 == pushes.len() {
+        true => Some(LeftOut::Newest),
+        false => (pull.is_news && pull.before.as_ref() != newest).then_some(LeftOut::Earlier),
+    })
 }
 
 /// Whether what a push would build was built by its pull request: by one that was told of before its push was, or, where the
@@ -333,6 +353,7 @@ fn see_pull(tx: &Tx<'_>, of: &Stored<'_>, pull: &mut Pull) -> Result<(), StoreEr
         return forge::close_pull(tx, project, pull.number);
     }
     let seen = forge::head_of_pull(tx, project, pull.number)?;
+    pull.is_news = seen.is_none();
     if of.is_cloud && pull.action == Action::Synchronize && seen.as_ref() == Some(&pull.head) {
         pull.action = Action::Edited;
     }
