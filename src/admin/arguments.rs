@@ -48,6 +48,7 @@ const VALUES: [&str; 29] = [
     "parameter",
     "poll",
     "project",
+    "changes",
     "replay",
     "repository",
     "repository-id",

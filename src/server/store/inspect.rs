@@ -296,7 +296,7 @@ mod tests {
                 status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
             SELECT v.column1, 'w', id, project_id, v.column2, v.column1, 'build', '{}', '[]', v.column2, v.column3, 1, '[]', 0, 0, v.column4
             FROM pipelines, (VALUES ('done', 1, 'success', 9), ('runs', 2, 'running', NULL)) v;
-        INSERT INTO workflows SELECT v.column1, id, project_id, 'w', 0, 'success', 0, 9, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, v.column1, 0, v.column1
+        INSERT INTO workflows SELECT v.column1, id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, v.column1, 0, v.column1
             FROM pipelines, (VALUES ('again'), ('thrice')) v;
         INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, number,
                 status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms, reused_from)
