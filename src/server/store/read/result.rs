@@ -81,7 +81,7 @@ pub fn each_test(view: &View, ran_as: &JobId, mut each: impl FnMut(Test)) -> Res
     let mut query = view.sql().prepare_cached(
         "SELECT name, classname, file, source, result, run_time, message, place FROM test_results WHERE job_id = ?1 ORDER BY id",
     )?;
-    let rows = query.query_map([ran_as], |row| {
+    let mut rows = query.query_map([ran_as], |row| {
         Ok(Test {
             name: row.get(0)?,
             classname: row.get(1)?,
@@ -93,6 +93,6 @@ pub fn each_test(view: &View, ran_as: &JobId, mut each: impl FnMut(Test)) -> Res
             place: row.get(7)?,
         })
     })?;
-    rows.map(|row| row.map(&mut each)).collect::<Result<(), _>>()?;
+    rows.try_for_each(|row| row.map(&mut each))?;
     Ok(())
 }
