@@ -27,11 +27,12 @@ const FLAGS: [&str; 16] = [
     "bearer",
 ];
 /// Options with a value.
-const VALUES: [&str; 29] = [
+const VALUES: [&str; 30] = [
     "api",
     "budget",
     "branch",
     "ca-file",
+    "changes",
     "config",
     "default-branch",
     "delete-key",
@@ -48,7 +49,6 @@ const VALUES: [&str; 29] = [
     "parameter",
     "poll",
     "project",
-    "changes",
     "replay",
     "repository",
     "repository-id",
