@@ -122,7 +122,7 @@ fn a_check_is_not_satisfied_by_anything_that_answers() {
 #[test]
 fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() {
     let server = ControlPlane::start();
-    let machine = single(&server).setting("max_run_time", "4s");
+    let machine = single(&server).setting("max_run_time", "12s");
     let work = machine.path("work");
     fs::create_dir(&work).unwrap();
     let held = fs::File::open(&work).unwrap();
@@ -161,7 +161,7 @@ fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() 
 #[test]
 fn a_task_waits_for_one_that_works_around_its_directory_and_makes_nothing_there() {
     let server = ControlPlane::start();
-    let machine = single(&server).setting("max_run_time", "4s");
+    let machine = single(&server).setting("max_run_time", "12s");
     let (outer, inner) = (machine.path("outer"), machine.path("outer/a/b"));
     fs::create_dir(&outer).unwrap();
     let held = fs::File::open(&outer).unwrap();

@@ -157,7 +157,7 @@ fn a_working_directory_that_a_job_has_made_anew_is_no_other_ones() {
     let other = ControlPlane::start();
     let second = Machine::new(&other.url())
         .setting("name", "second")
-        .setting("max_run_time", "4s")
+        .setting("max_run_time", "12s")
         .setting("mode", "single-task")
         .setting("working_directory", &shown.to_string());
     other.offer(&task_of("w-2", &["echo never"]));
@@ -194,7 +194,7 @@ fn a_working_directory_is_held_as_long_as_a_step_of_a_killed_agent_lives() {
         let other = ControlPlane::start();
         let second = Machine::new(&other.url())
             .setting("name", "second")
-            .setting("max_run_time", "6s")
+            .setting("max_run_time", "15s")
             .setting("mode", "single-task")
             .setting("cleanup_working_directory", "true")
             .setting("working_directory", first.machine.path(place).to_str().unwrap());
