@@ -432,7 +432,7 @@ fn an_end_that_misses_something_is_said_again_after_a_pause() {
 #[test]
 fn a_task_that_is_held_and_does_not_run_is_reported_lost() {
     let server = ControlPlane::start();
-    let held = task_of("h-1", &[]);
+    let held = task_of("h-21", &[]);
     let refusal = json!({
         "message": "this claim has got a task", "code": "holds_task",
         "task": { "id": format!("held{}", id_suffix()), "allocation": held.allocation, "ended": false },

@@ -52,18 +52,18 @@ fn a_cancelled_task_ends_although_its_agent_has_died_and_the_output_that_it_left
         "echo first; until test -e '{}'; do sleep 0.05; done; kill -9 $PPID; sleep 600",
         go.display()
     );
-    server.offer(&task_of("d-1", &[&command]));
+    server.offer(&task_of("d-9", &[&command]));
     let mut runner = machine.start();
-    poll("the step", || if server.output("d-1", 1) == "first\n" { Ok(()) } else { Err(runner.log()) });
+    poll("the step", || if server.output("d-9", 1) == "first\n" { Ok(()) } else { Err(runner.log()) });
     server.swallow("/output");
     std::fs::write(&go, "").unwrap();
     runner.wait_log("sending what the task agent has left");
-    server.cancel("d-1");
-    server.wait_for("/tasks/d-1/stopped");
+    server.cancel("d-9");
+    server.wait_for("/tasks/d-9/stopped");
     runner.wait_log("the cancelled task has ended; what is left of its output is still sent");
     server.behave();
     assert_eq!(runner.wait(), Some(0));
-    assert_eq!(server.output("d-1", 1), "first\n", "{}", runner.log());
+    assert_eq!(server.output("d-9", 1), "first\n", "{}", runner.log());
 }
 
 #[test]

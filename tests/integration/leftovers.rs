@@ -182,9 +182,9 @@ fn a_working_directory_is_held_as_long_as_a_step_of_a_killed_agent_lives() {
     let work = first.path("work");
     // Scripts use the lower descriptors as they like.
     let command = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; echo $$ > pid; echo begun; while :; do : > alive; sleep 0.02; done";
-    server.offer(&task_of("h-1", &[command]));
+    server.offer(&task_of("h-11", &[command]));
     let first = first.start();
-    poll("the step", || if server.output("h-1", 1) == "begun\n" { Ok(()) } else { Err(first.log()) });
+    poll("the step", || if server.output("h-11", 1) == "begun\n" { Ok(()) } else { Err(first.log()) });
     let step = fs::read_to_string(work.join("pid")).unwrap().trim().to_owned();
     let agent = coming_child_with(first.pid() as u32, "task");
     first.signal(Signal::KILL);

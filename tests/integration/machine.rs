@@ -314,9 +314,9 @@ fn a_control_plane_that_is_down_is_told_once_and_found_again() {
     let mut runner = Machine::new(&format!("http://{address}")).task_agent(GOOD).start();
     runner.wait_log("cannot claim tasks, trying on quietly");
     let server = ControlPlane::start_at(address);
-    server.offer(&task("l-1"));
+    server.offer(&task("l-11"));
     runner.wait_log("claims are answered again after");
-    runner.wait_log("task done task_id=l-1");
+    runner.wait_log("task done task_id=l-11");
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(runner.log().matches("cannot claim tasks").count(), 1, "{}", runner.log());

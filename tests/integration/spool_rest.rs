@@ -80,7 +80,7 @@ fn keys_in_the_home_behind_a_prefix_go_with_a_task_agent_that_is_killed() {
     let machine = Machine::new(&server.url()).setting("mode", "single-task");
     let (home, pid) = (machine.path("behind"), machine.path("pid"));
     fs::create_dir(&home).unwrap();
-    let mut task = task_of("s-17", &[&format!("echo $$ > '{}'; sleep 600", pid.display())]);
+    let mut task = task_of("s-50", &[&format!("echo $$ > '{}'; sleep 600", pid.display())]);
     task.git_files = vec![Variable { name: "config".to_owned(), value: Secret::new("[core]\n") }];
     server.offer(&task);
     let machine = machine.setting("use_home_ssh_dir_for_checkout_keys", "true");
@@ -90,7 +90,7 @@ fn keys_in_the_home_behind_a_prefix_go_with_a_task_agent_that_is_killed() {
     assert_eq!(keys(), 1);
     signal(coming_child_with(runner.pid() as u32, "task"), Signal::KILL);
     assert_eq!(runner.wait(), Some(0));
-    server.wait_for("/tasks/s-17/lost");
+    server.wait_for("/tasks/s-50/lost");
     assert_eq!(keys(), 0, "{}", runner.log());
 }
 
@@ -155,7 +155,7 @@ fn what_runner_and_agent_have_not_sent_when_both_were_killed_is_sent_by_the_next
 fn what_a_task_has_left_that_its_runner_has_forgotten_is_sent_when_it_claims_again() {
     let server = ControlPlane::start();
     let machine = Machine::new(&server.url()).setting("mode", "single-task");
-    let (runner, agent) = printed_and_unsent(&server, "s-18", machine);
+    let (runner, agent) = printed_and_unsent(&server, "s-51", machine);
     runner.signal(Signal::KILL);
     signal(agent, Signal::KILL);
     server.behave();
@@ -163,7 +163,7 @@ fn what_a_task_has_left_that_its_runner_has_forgotten_is_sent_when_it_claims_aga
     let mut state: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     assert!(state["task"].take().is_object(), "it knows of its task");
     fs::write(&record, state.to_string()).unwrap();
-    let held = task_of("s-18", &[]);
+    let held = task_of("s-51", &[]);
     let private = std::env::temp_dir().join(format!("runlet-task-{}", held.id));
     assert!(private.exists(), "{}", private.display());
     let refusal = json!({
@@ -173,8 +173,8 @@ fn what_a_task_has_left_that_its_runner_has_forgotten_is_sent_when_it_claims_aga
     server.answer("/claim", 409, &refusal.to_string());
     let mut runner = runner.crash_and_restart();
     assert_eq!(runner.wait(), Some(0));
-    assert_rest_came_before_lost(&server, &runner, "s-18");
-    let message = server.wait_for("/tasks/s-18/lost").json()["message"].to_string();
+    assert_rest_came_before_lost(&server, &runner, "s-51");
+    let message = server.wait_for("/tasks/s-51/lost").json()["message"].to_string();
     assert!(message.contains("does not know of it"), "{message}");
     assert!(!private.exists(), "{} is left: {}", private.display(), runner.log());
 }
