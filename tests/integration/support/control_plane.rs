@@ -280,7 +280,7 @@ fn serve<S: Read + Write>(
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let mut request = Recorded {
             method: method.to_owned(),
-            path: path.replace(&format!("{}/", super::runner::id_suffix()), "/"),
+            path: super::runner::without_suffix(path),
             token: String::new(),
             body: Vec::new(),
             held: 0,

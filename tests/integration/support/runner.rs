@@ -2,12 +2,11 @@
 
 use super::poll;
 use runlet::protocol::{Job, Run, Secret, Step, StepAction, Task, TaskId, When};
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
 
 /// The built program.
 pub(crate) const RUNLET: &str = env!("CARGO_BIN_EXE_runlet");
@@ -269,28 +268,23 @@ pub(crate) fn task_of(id: &str, commands: &[&str]) -> Task {
     task
 }
 
-/// Suffix of the ids of tasks. A runner ends every process that carries the id of its task, whoever
-/// started it: those of another test program, too, if it used the same.
+/// Suffix of the ids of tasks of the test whose thread this is. A runner ends every process that carries the id of its
+/// task, whoever started it: those of another test, too, if it used the same.
 pub(crate) fn id_suffix() -> String {
-    format!("-{}", std::process::id())
+    let mut test = DefaultHasher::new();
+    std::thread::current().name().hash(&mut test);
+    format!("-{}x{:08x}", std::process::id(), test.finish() as u32)
 }
 
-/// The tests that use each id, by their names, which are those of their threads.
-static USED_IDS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
-
-/// Sees to it that no two tests use one id: the runner of one would end the processes of the other.
-fn assert_own(id: &str) {
-    let thread = std::thread::current();
-    let Some(test) = thread.name() else { return };
-    let mut used = USED_IDS.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = used.entry(id.to_owned()).or_insert_with(|| test.to_owned());
-    assert_eq!(*first, test, "both use tasks with the id `{id}`: give one of them another");
+/// A text without the suffix of the id in it, whatever test's.
+pub(crate) fn without_suffix(text: &str) -> String {
+    let mark = format!("-{}x", std::process::id());
+    let parts = text.split_once(&mark).and_then(|(before, rest)| Some((before, rest.get(8..)?)));
+    parts.map_or_else(|| text.to_owned(), |(before, rest)| format!("{before}{rest}"))
 }
 
-/// A task without steps. Its id is `id` with [`id_suffix`], and no other test's; the fake control plane records it
-/// without.
+/// A task without steps. Its id is `id` with [`id_suffix`]; the fake control plane records it without.
 pub(crate) fn task(id: &str) -> Task {
-    assert_own(id);
     let numbered = TaskId::new(format!("{id}{}", id_suffix())).unwrap();
     let token = Secret::new(format!("task-token-of-{id}"));
     let task = Task::without_steps(numbered, token, "build".to_owned());

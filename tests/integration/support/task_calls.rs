@@ -42,7 +42,7 @@ impl Tasks {
             token: task.token.expose().to_owned(),
             ..Known::default()
         };
-        self.0.insert(task.id.as_str().replace(&super::runner::id_suffix(), ""), known);
+        self.0.insert(super::runner::without_suffix(task.id.as_str()), known);
     }
 
     /// Somebody cancels a task.
@@ -64,7 +64,7 @@ impl Tasks {
         let (path, query) = request.path.split_once('?').unwrap_or((&request.path, ""));
         let body = request.json();
         if path == "/api/v3/runner/unclaim" {
-            let id = body["task_id"].as_str().unwrap_or_default().replace(&super::runner::id_suffix(), "");
+            let id = super::runner::without_suffix(body["task_id"].as_str().unwrap_or_default());
             return match self.0.get_mut(&id) {
                 Some(task) if task.token != request.token => refuse(401, "unknown", &json!({})),
                 None => refuse(401, "unknown", &json!({})),
