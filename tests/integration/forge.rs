@@ -11,6 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
+/// The header of a body of JSON.
+pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// An answer to a delivery.
 pub(crate) struct Answer {
@@ -113,6 +115,20 @@ impl Server {
 }
 
 impl Connected<'_> {
+    /// A signed delivery of Bitbucket's cloud.
+    pub(crate) fn bitbucket(&self, event: &str, id: &str, body: &Value) -> Answer {
+        let body = body.to_string();
+        let signature = signed(&self.secret, &body);
+        let headers = [
+            JSON,
+            ("X-Event-Key", event),
+            ("X-Hook-UUID", "{h}"),
+            ("X-Request-UUID", id),
+            ("X-Hub-Signature", &*signature),
+        ];
+        self.send(&headers, body.as_bytes())
+    }
+
     pub(crate) fn github(&self, event: &str, id: &str, body: &Value) -> Answer {
         let body = body.to_string();
         let signature = signed(&self.secret, &body);

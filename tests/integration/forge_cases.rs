@@ -1,7 +1,7 @@
 //! From a push to a result, case by case: several refs in one delivery, pull requests only, a newer push, approvals,
 //! webhooks that are refused twice, schedules with parameters; and whatever a forge should not send.
 
-use crate::forge::{Answer, Connected, NONE, pull, push, signed};
+use crate::forge::{Answer, JSON, NONE, pull, push, signed};
 use crate::forge_back::Fake;
 use crate::repositories::Work;
 use crate::server::Server;
@@ -11,23 +11,6 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
-impl Connected<'_> {
-    /// A signed delivery of Bitbucket's cloud.
-    fn bitbucket(&self, event: &str, id: &str, body: &Value) -> Answer {
-        let body = body.to_string();
-        let signature = signed(&self.secret, &body);
-        let headers = [
-            JSON,
-            ("X-Event-Key", event),
-            ("X-Hook-UUID", "{h}"),
-            ("X-Request-UUID", id),
-            ("X-Hub-Signature", &*signature),
-        ];
-        self.send(&headers, body.as_bytes())
-    }
-}
 
 impl Server {
     /// Whether the list has a refused delivery with these words.

@@ -1,7 +1,7 @@
 //! Events that must harm nothing else: a change that is damaged in the database, floods of deliveries that nobody signed, a token
 //! that is set while the one before it is refused, schedules of a control plane that is killed.
 
-use crate::forge::{NONE, signed};
+use crate::forge::{JSON, NONE, signed};
 use crate::forge_back::Fake;
 use crate::repositories::Work;
 use crate::server::Server;
@@ -13,7 +13,6 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 impl Server {
     fn list_of(&self, what: &str) -> Vec<Value> {

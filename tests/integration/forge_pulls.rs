@@ -1,13 +1,12 @@
 //! Pull requests as forges tell of them: in any order beside their pushes, more than once, open before anybody listened; and
 //! deliveries that hold more than is shown of them.
 
-use crate::forge::{Answer, Connected, NONE, pull, signed};
+use crate::forge::{Answer, Connected, JSON, NONE, pull, signed};
 use crate::repositories::Work;
 use crate::server::Server;
 use serde_json::{Value, json};
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 impl Server {
     /// Branch and commit of each pipeline, the oldest first.
@@ -26,20 +25,6 @@ impl Connected<'_> {
         let mut body = pull(action, number, head, 7);
         body["pull_request"]["head"]["ref"] = json!(branch);
         self.github("pull_request", id, &body)
-    }
-
-    /// A signed delivery of Bitbucket's cloud.
-    fn bucket(&self, event: &str, id: &str, body: &Value) -> Answer {
-        let body = body.to_string();
-        let signature = signed(&self.secret, &body);
-        let headers = [
-            JSON,
-            ("X-Event-Key", event),
-            ("X-Hook-UUID", "{h}"),
-            ("X-Request-UUID", id),
-            ("X-Hub-Signature", &*signature),
-        ];
-        self.send(&headers, body.as_bytes())
     }
 }
 
@@ -124,12 +109,12 @@ fn a_pull_request_that_names_the_beginning_of_its_commit_is_built_once() {
         json!({ "push": { "changes": [{ "old": before.map(at), "new": at(after) }] },
             "repository": repository, "actor": { "display_name": "Ada" } })
     };
-    assert!(is_taken(&hook.bucket("pullrequest:created", "c1", &created(&head))).0);
+    assert!(is_taken(&hook.bitbucket("pullrequest:created", "c1", &created(&head))).0);
     server.worked_off();
-    assert!(!is_taken(&hook.bucket("repo:push", "c2", &pushed(None, &head))).0);
+    assert!(!is_taken(&hook.bitbucket("repo:push", "c2", &pushed(None, &head))).0);
     work.git(&["reset", "--quiet", "--hard", &next]);
-    assert!(!is_taken(&hook.bucket("pullrequest:updated", "c3", &created(&next))).0);
-    assert!(is_taken(&hook.bucket("repo:push", "c4", &pushed(Some(&head), &next))).0);
+    assert!(!is_taken(&hook.bitbucket("pullrequest:updated", "c3", &created(&next))).0);
+    assert!(is_taken(&hook.bitbucket("repo:push", "c4", &pushed(Some(&head), &next))).0);
     assert_eq!(server.all_built(), [format!("topic {head}"), format!("topic {next}")]);
 }
 

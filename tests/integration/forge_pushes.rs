@@ -1,13 +1,12 @@
 //! Pushes of the same commits, again and again: each one that a forge tells of is built once, however it is told of.
 
-use crate::forge::{Connected, NONE, push, signed};
+use crate::forge::{Connected, JSON, NONE, push, signed};
 use crate::repositories::Work;
 use crate::server::Server;
 use crate::support::poll;
 use serde_json::{Value, json};
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
-const JSON: (&str, &str) = ("Content-Type", "application/json");
 const TOPIC: &str = "refs/heads/topic";
 
 impl Server {
