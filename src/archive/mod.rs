@@ -101,6 +101,13 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_is_gone_is_noted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, notes) = packed(&folder.path().join("gone"));
+        assert!(notes.len() == 1 && notes[0].contains("gone`: cannot read it"), "{notes:?}");
+    }
+
+    #[test]
     fn what_was_packed_comes_back_also_over_itself() {
         let from = tree();
         let (archive, notes) = packed(from.path());

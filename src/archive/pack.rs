@@ -66,9 +66,9 @@ impl<'s, W: Write> Packer<'s, W> {
 
     /// Adds what is at `path`, folders with all that is in them, under `name`: links as links, but for one at the path of
     /// the root, which has no name. What cannot be read is left out, with a note.
-    pub fn add(&mut self, path: &Path, name: &[u8]) -> Result<(), Error> {
+    pub fn add(&mut self, top: &Path, name: &[u8]) -> Result<(), Error> {
         // Depth is the file system's business: no recursion.
-        let mut waiting = vec![(path.to_owned(), name.to_owned())];
+        let mut waiting = vec![(top.to_owned(), name.to_owned())];
         while let Some((path, name)) = waiting.pop() {
             if (self.stopped)() {
                 return Err(Error::Stopped);
@@ -80,7 +80,7 @@ impl<'s, W: Write> Packer<'s, W> {
             match found {
                 Ok(about) => self.add_one(&path, name, &about, &mut waiting)?,
                 // Gone since its folder was read.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) if path != top && error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => self.skip(&path, &error),
             }
         }

@@ -271,7 +271,8 @@ impl Test {
         let mut lines = self.message.lines();
         let first = lines.next().unwrap_or_default();
         let mut text = clean(&format!("failed test in {job}: {place}{}: {first}", self.name));
-        for line in lines.take(MOST_LINES - 1) {
+        // Reports keep the sentence and the text that follows it apart; here the indent does.
+        for line in lines.skip_while(|line| line.trim().is_empty()).take(MOST_LINES - 1) {
             text.push_str(&format!("    {}", clean(line)));
         }
         text
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_a_test_says_moves_nothing() {
-        let message = format!("\x1b[31mred\x1b[2J\n{}", "x".repeat(2 * LONGEST_LINE));
+        let message = format!("\x1b[31mred\x1b[2J\n\n{}", "x".repeat(2 * LONGEST_LINE));
         let test: Test = serde_json::from_value(serde_json::json!({
             "name": "t\x07\rx", "classname": "c", "result": "failure", "message": message
         }))

@@ -11,6 +11,11 @@ mod linux;
 #[cfg(target_os = "linux")]
 pub use linux::*;
 
+#[cfg(not(target_os = "linux"))]
+mod elsewhere;
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::*;
+
 #[cfg(all(unix, not(target_os = "linux")))]
 mod unix;
 #[cfg(all(unix, not(target_os = "linux")))]

@@ -7,7 +7,6 @@
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::SocketAddr;
@@ -65,16 +64,6 @@ pub fn detach(_: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// There is no table of mounts.
-pub fn mount_table() -> Option<File> {
-    None
-}
-
-/// Mounts that are not known may be others each time.
-pub fn are_mounts_changed(_: &File) -> bool {
-    true
-}
-
 /// A pipe, its reading end first, that programs do not inherit. One that is started between the two calls does.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe()?;
@@ -89,21 +78,6 @@ pub fn widen_pipe(_: &impl AsFd, _: usize) {}
 /// Bytes that fit into an empty pipe are not known.
 pub fn pipe_room(_: &impl AsFd) -> Option<usize> {
     None
-}
-
-/// No file is without a disk.
-pub fn file_in_memory(_: &str) -> Option<File> {
-    None
-}
-
-/// Nothing is taken out of a file while it is there.
-pub fn free_below(_: &File, _: u64) -> bool {
-    false
-}
-
-/// No room is taken before it is written to.
-pub fn reserve(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
 }
 
 /// The address of a socket, which is a path.

@@ -374,28 +374,3 @@ pub fn sync_folder(_: &Path) -> io::Result<()> {
 pub fn number_of<T>(_: &T) -> Option<(u64, u64)> {
     None
 }
-
-/// There is no table of mounts.
-pub fn mount_table() -> Option<File> {
-    None
-}
-
-/// Mounts that are not known may be others each time.
-pub fn are_mounts_changed(_: &File) -> bool {
-    true
-}
-
-/// No file is without a disk.
-pub fn file_in_memory(_: &str) -> Option<File> {
-    None
-}
-
-/// Nothing is taken out of a file while it is there.
-pub fn free_below(_: &File, _: u64) -> bool {
-    false
-}
-
-/// No room is taken before it is written to.
-pub fn reserve(_: &File, _: u64) -> io::Result<()> {
-    Ok(())
-}
