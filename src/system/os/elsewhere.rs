@@ -1,4 +1,4 @@
-//! What only Linux has, as all other systems go without it.
+//! Faces of what only Linux has: every other system goes without it.
 
 use std::fs::File;
 use std::io;
