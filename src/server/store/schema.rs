@@ -56,6 +56,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("tokens.sql"),
     // File and line of a failure, for people; the columns that clients know stay what reports have.
     "ALTER TABLE test_results ADD COLUMN place TEXT;",
+    // Who made the commit of a pipeline, and when: JSON, for those who are told of it.
+    "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an
