@@ -92,8 +92,10 @@ mod forge;
 mod forge_cases;
 // Forges that are down for an hour, and looks at refs that cost them nothing.
 #[cfg(feature = "server")]
-mod forge_order;
 mod forge_outages;
+// The order of pushes, and those that are told before they can be read.
+#[cfg(feature = "server")]
+mod forge_order;
 // Tokens that are refused, odd branches, authors who would approve their own changes.
 #[cfg(feature = "server")]
 mod forge_strangers;
