@@ -116,6 +116,21 @@ fn a_pull_request_that_names_the_beginning_of_its_commit_is_built_once() {
     assert!(!is_taken(&hook.bitbucket("pullrequest:updated", "c3", &created(&next))).0);
     assert!(is_taken(&hook.bitbucket("repo:push", "c4", &pushed(Some(&head), &next))).0);
     assert_eq!(server.all_built(), [format!("topic {head}"), format!("topic {next}")]);
+    // The branch is elsewhere by force when a pull request is read: its push told of the whole commit.
+    let other = work.commit("three", "three");
+    work.git(&["branch", "keep-other", &other]);
+    work.git(&["reset", "--quiet", "--hard", &head]);
+    let late = work.commit("four", "four");
+    let mut closed = created(&next);
+    closed["pullrequest"]["state"] = json!("DECLINED");
+    hook.bitbucket("pullrequest:rejected", "c5", &closed);
+    assert!(!is_taken(&hook.bitbucket("repo:push", "c6", &pushed(Some(&next), &other))).0);
+    let mut another = created(&other);
+    another["pullrequest"]["id"] = json!(9);
+    assert!(is_taken(&hook.bitbucket("pullrequest:created", "c7", &another)).0);
+    assert!(is_taken(&hook.bitbucket("repo:push", "c8", &pushed(Some(&other), &late))).0);
+    let built = server.all_built();
+    assert_eq!(built[2..], [format!("topic {other}"), format!("topic {late}")]);
 }
 
 #[test]

@@ -141,6 +141,18 @@ pub(super) fn pushes_of(
     Ok(pushes.collect())
 }
 
+/// The whole id of the commit of a branch that begins so, as the last push to it told.
+pub(super) fn full_id(
+    view: &View,
+    project: &ProjectId,
+    branch: &str,
+    head: &str,
+) -> Result<Option<String>, StoreError> {
+    let pushes = pushes_of(view, project, &format!("refs/heads/{branch}"), Millis(0))?;
+    let told = pushes.into_iter().rev().map(|(_, push)| push.commit);
+    Ok(told.into_iter().find(|commit| commit.starts_with(head)))
+}
+
 /// The changes of a pull request that were told of since, the oldest first.
 pub(super) fn pulls_of(
     view: &View,

@@ -10,7 +10,7 @@ use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
     SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
 };
-use crate::server::pipelines::forge::take::is_built_by_pull;
+use crate::server::pipelines::forge::take::{full_id, is_built_by_pull};
 use crate::server::pipelines::forge::values;
 use crate::server::pipelines::repository::{Ask, Error as ReadError, Missing, PullRef, Read, Reference};
 use crate::server::pipelines::triggers::revision;
@@ -353,7 +353,13 @@ async fn work_pull(
         (None, true) => return Ok(End::Failed("this forge keeps no ref of it".to_owned())),
         (_, false) => Reference::Branch(pull.head_branch.clone()),
     };
-    let commit = Some(pull.head.clone()).filter(|head| super::event::is_object(head));
+    let (id, branch, head) = (stored.project.clone(), pull.head_branch.clone(), pull.head.clone());
+    let commit = match super::event::is_object(&pull.head) {
+        true => Some(pull.head.clone()),
+        // The branch may have moved on since, but its push told of the whole id.
+        false if pull.is_fork || pull.head.is_empty() => None,
+        false => state.store.read(move |view| full_id(view, &id, &branch, &head)).await?,
+    };
     let since = about.base_revision.clone().filter(|_| !pull.is_fork && wants_paths(&about.settings));
     let ask = Ask { reference: reference.clone(), commit, config: path(&about.settings), since };
     let read = match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
