@@ -1,6 +1,6 @@
 //! A report of tests with its secrets masked: in the values of its attributes and in its text, as they read without
 //! entities and colours. Its markup stays, whatever a secret looks like, and so does what is no XML; a section of CDATA
-//! becomes text like any other, and document types, which nobody reads, go.
+//! becomes text like any other; comments, instructions and document types, which nobody reads, go.
 //!
 //! What the control plane reads in the copy is what was looked through here, also where a report is damaged: its reader
 //! finds a value where one is found here (with quotation marks or without), and the end of a tag where it is here. Quotation marks
@@ -21,15 +21,18 @@ const PIECE: usize = 16 * 1024;
 const CDATA: &[u8] = b"<![CDATA[";
 const COMMENT: &[u8] = b"<!--";
 const DOCTYPE: &[u8] = b"<!DOCTYPE";
+const INSTRUCTION: &[u8] = b"<?";
 
 /// Part of the document that the next byte is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Text,
     Cdata,
-    /// A tag or an instruction, or the beginning of other markup.
+    /// A tag, or the beginning of other markup.
     Tag,
     Comment,
+    /// A processing instruction, or the declaration of XML.
+    Instruction,
     /// A document type.
     Doctype,
     /// The value of an attribute; its quotation mark, or [`BARE`].
@@ -228,19 +231,28 @@ impl<W: Write> Masked<W> {
                     COMMENT => Part::Comment,
                     CDATA => Part::Cdata,
                     DOCTYPE => Part::Doctype,
+                    INSTRUCTION => Part::Instruction,
                     _ => return Ok(()),
                 };
-                if self.last.len() == CDATA.len() {
-                    // Nothing of it was written: that much markup always waits.
-                    if let Some((_, mark)) = self.marks.last_mut() {
-                        mark.truncate(mark.len().saturating_sub(CDATA.len()));
-                    }
+                // Nothing of it was written: that much markup always waits.
+                if let Some((_, mark)) = self.marks.last_mut() {
+                    mark.truncate(mark.len().saturating_sub(self.last.len()));
                 }
                 self.begin(part);
                 Ok(())
             }
-            (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
-            (part, byte) => self.markup(part, byte),
+            (part, byte) => {
+                let end: &[u8] = if part == Part::Comment { b"--" } else { b"?" };
+                if byte == b'>' && self.last.ends_with(end) {
+                    self.begin(Part::Text);
+                    return Ok(());
+                }
+                if self.last.len() > 1 {
+                    self.last.remove(0);
+                }
+                self.last.push(byte);
+                Ok(())
+            }
         }
     }
 
@@ -254,16 +266,9 @@ impl<W: Write> Masked<W> {
         if self.part != part {
             self.begin(part);
         }
-        // The beginning of a tag, or the end of a comment.
-        match self.part {
-            Part::Tag if self.last.len() < CDATA.len() => self.last.push(byte),
-            Part::Comment => {
-                if self.last.len() > 1 {
-                    self.last.remove(0);
-                }
-                self.last.push(byte);
-            }
-            _ => {}
+        // What begins so may be no tag.
+        if self.part == Part::Tag && self.last.len() < CDATA.len() {
+            self.last.push(byte);
         }
         if matches!(part, Part::Text | Part::Value(_)) {
             self.last.clear();
@@ -283,8 +288,9 @@ impl<W: Write> Masked<W> {
         if let Some((_, mark)) = self.marks.last_mut() {
             mark.extend_from_slice(bytes);
         }
-        // It may be the beginning of a section of CDATA.
-        let is_known = self.part != Part::Tag || self.last.get(1).is_some_and(|byte| *byte != b'!');
+        // It may be the beginning of what goes.
+        let is_known =
+            self.part != Part::Tag || self.last.get(1).is_some_and(|byte| !matches!(byte, b'!' | b'?'));
         if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
             // Nothing is joined over so much markup.
             self.decide(true)?;
