@@ -47,6 +47,9 @@ pub enum WatchEvent {
         /// It has ended because no runner may take it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cannot_run: bool,
+        /// The message says how it runs, and not why it ended.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_remark: bool,
     },
     /// A step record appeared or changed.
     Step {

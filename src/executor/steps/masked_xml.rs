@@ -106,6 +106,10 @@ pub(super) fn copy(
                     masked.byte(byte)?;
                 }
             }
+            // The beginning of markup was written, or goes.
+            if !matches!(masked.part, Part::Text | Part::Cdata | Part::Value(_)) {
+                masked.last.clear();
+            }
             masked.pass_last()?;
             masked.mask_value(true)?;
             masked.decide(true)?;

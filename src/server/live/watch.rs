@@ -7,6 +7,7 @@ use crate::protocol::{TaskId, WatchEvent};
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Extent, Present};
+use crate::server::store::status::MessageKind;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc;
 
@@ -193,10 +194,12 @@ fn is_ended_job(event: &WatchEvent) -> bool {
 /// A step or a job as it was while it ran; one that never ran, as it was before.
 fn started(event: &WatchEvent) -> WatchEvent {
     let mut event = event.clone();
-    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, cannot_run, .. } = &mut event {
+    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, cannot_run, is_remark, .. } =
+        &mut event
+    {
         let before = if started_at_ms.is_some() { "running" } else { "blocked" };
         before.clone_into(status);
-        (*ended_at_ms, *message, *cannot_run) = (None, None, false);
+        (*ended_at_ms, *message, *cannot_run, *is_remark) = (None, None, false, false);
     }
     if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {
         if status != "not_run" {
@@ -239,6 +242,7 @@ fn events(present: Present) -> Events {
             ended_at_ms: job.stopped_at.map(|at| at.0),
             message: job.message,
             cannot_run: job.cannot_run,
+            is_remark: job.message_kind == Some(MessageKind::Remark),
         };
         (Key::Thing(job.id.into()), event)
     });

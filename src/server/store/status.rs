@@ -572,6 +572,8 @@ words! {
         Error = "error",
         /// Why the job ended otherwise than expected.
         Warning = "warning",
+        /// How the job runs, which is no reason of its end.
+        Remark = "remark",
     }
 }
 

@@ -3,14 +3,13 @@
 use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
-use crate::server::api::shared::lookup::{Numbered, job_by_id, job_of};
+use crate::server::api::shared::lookup::{Numbered, attempts_of, job_by_id, job_of};
 use crate::server::api::shared::stream;
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::JobId;
 use crate::server::store::read::{self, Attempt, Job, StepRow};
 use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult};
-use crate::server::time::Millis;
 use crate::server::web::frame::Head;
 use crate::server::web::jobs::reasons;
 use crate::server::web::log::{self, Part, Stamps};
@@ -166,11 +165,10 @@ async fn show(
     let Ok(number) = number.parse() else { return by_id(&web, number.into()).await };
     let mut job = job_of(&web.state, (vcs, org, repo, number)).await?;
     let found = web.state.store.read(move |view| {
-        read::explain_waiting(view, &mut job, Millis::now())?;
+        let attempts = attempts_of(view, &mut job)?;
         let tests = read::tests(view, &job.ran_as)?;
         let artifacts = read::artifacts(view, &job.ran_as)?.len();
-        let (attempts, pipeline) =
-            (read::attempts(view, &job.ran_as)?, read::pipeline(view, &job.pipeline_id)?);
+        let pipeline = read::pipeline(view, &job.pipeline_id)?;
         Ok((job, attempts, tests, artifacts, pipeline))
     });
     let (job, attempts, tests, artifacts, pipeline) = found.await?;

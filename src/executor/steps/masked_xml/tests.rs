@@ -32,6 +32,8 @@ fn values_and_text_are_masked_and_markup_stays() {
         // These have an end of their own, which is not that of a tag.
         ("<?p <a><!--?>testcase<?>testcase<?p ?testcase>?>.", "****."),
         ("<a/><?p testcase>testcase", "<a/>"),
+        ("<a/><b testcase", "<a/><b testcase"),
+        ("<a/><!-", "<a/><!-"),
         ("<a/><!--testcase--testcase>", "<a/>"),
         ("<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a>", "<a>****</a>"),
         ("no XML: testcase", "no XML: ****"),

@@ -4,7 +4,7 @@ use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{
-    Numbered, artifact_url, artifacts_of, job_of, job_url, one, project, tests_of,
+    Numbered, artifact_url, artifacts_of, attempts_of, job_of, job_url, one, project, tests_of,
 };
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
@@ -36,8 +36,7 @@ async fn by_number(
 ) -> Answer<Json<Value>> {
     let mut job = job_of(&state, path).await?;
     let read = move |view: &View| {
-        read::explain_waiting(view, &mut job, Millis::now())?;
-        let attempts = read::attempts(view, &job.ran_as)?;
+        let attempts = attempts_of(view, &mut job)?;
         let latest = read::latest_workflow_with(view, &job.pipeline_id, &job.ran_as)?;
         Ok((job, attempts, latest))
     };

@@ -83,7 +83,7 @@ pub fn create_workflow(
         };
         let job = jobs::insert_job(tx, &new)?;
         if let Some(remark) = &place.remark {
-            job::say(tx, &job, MessageKind::Warning, remark)?;
+            job::say(tx, &job, MessageKind::Remark, remark)?;
         }
     }
     let mut ripple = Ripple::default();
