@@ -194,7 +194,17 @@ fn of_pipeline(
 ) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
-    let first = facts.errors.first().map_or("the config has errors", |error| error.message.as_str());
+    let first = match &facts.errors {
+        Ok(errors) => {
+            errors.first().map_or("the config has errors", |error| error.message.as_str()).to_owned()
+        }
+        Err(unreadable) => {
+            record!(Error, project = facts.project, number = facts.number;
+                "the errors of a pipeline cannot be told to its forge: {unreadable}"
+            );
+            format!("The config has errors, and what they are cannot be read: {unreadable}")
+        }
+    };
     Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),

@@ -1,10 +1,11 @@
 //! Statuses of commits on their way to forges: what has changed, what is wanted, what was told.
 //!
 //! Only SQLite: the triggers of `reports.sql`, `json_each` for the list of busy projects, `max` of two values
-//! (elsewhere `greatest`); flags are integers.
+//! (elsewhere `greatest`); flags are integers, which are set to what a comparison gives:
+//! truth values are integers.
 
 use crate::server::ids::{JobId, PipelineId, ProjectId};
-use crate::server::store::json::{Json, Message};
+use crate::server::store::json::{DamagedColumn, Message, json_or_why};
 use crate::server::store::status::{JobStatus, JobType, ReportState, StepState, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -104,8 +105,8 @@ pub struct PipelineFacts {
     pub project: ProjectId,
     /// Number in the project.
     pub number: i64,
-    /// Sentences about why it has no workflows.
-    pub errors: Vec<Message>,
+    /// Sentences about why it has no workflows. Damage in them is in the way of no other status.
+    pub errors: Result<Vec<Message>, DamagedColumn>,
     /// Full id of the commit, where it is of one.
     pub revision: Option<String>,
     /// The branch or the tag.
@@ -121,8 +122,7 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
         Ok(PipelineFacts {
             project: row.get(0)?,
             number: row.get(1)?,
-            // Sentences that are damaged are in the way of no other status.
-            errors: row.get::<_, Json<_>>(2).map(|errors| errors.0).unwrap_or_default(),
+            errors: json_or_why(row, 2)?,
             revision: row.get(3)?,
             reference: row.get(4)?,
         })
