@@ -496,4 +496,35 @@ mod tests {
         });
         assert_eq!(counted.unwrap(), [1]);
     }
+
+    #[test]
+    fn a_change_that_cannot_be_read_is_in_the_way_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let due = store.write_blocking(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            tx.sql().execute_batch(
+                "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
+                 SELECT id, 'd', 'webhook', 'push', 0, 'accepted', '' FROM projects",
+            )?;
+            for event in ["7", "{", "null", "8"] {
+                tx.sql().execute(
+                    "INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence,
+                        pipeline_id)
+                     SELECT seq, project_id, ?1, ?1, 0, 0, 'waiting', '', ?1 FROM forge_deliveries",
+                    [event],
+                )?;
+            }
+            due_events::<u8>(tx, &[], Millis(0), 10)
+        });
+        let due: Vec<_> =
+            due.unwrap().into_iter().map(|one| one.event.map_err(|why| why.to_string())).collect();
+        assert_eq!((due[0].clone(), due[3].clone()), (Ok(7), Ok(8)));
+        for damaged in &due[1..3] {
+            assert!(
+                damaged.as_ref().is_err_and(|why| why.contains("damaged in the database")),
+                "{damaged:?}"
+            );
+        }
+    }
 }

@@ -328,3 +328,29 @@ pub fn delete_before(tx: &Tx<'_>, before: Millis) -> Result<(), Error> {
     tx.sql().prepare_cached("DELETE FROM forge_reports WHERE since_ms < ?1")?.execute([before])?;
     Ok(())
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::{Store, scene};
+
+    #[test]
+    fn errors_that_cannot_be_read_are_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let told = store.write_blocking(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            let pipeline = scene::insert_pipeline(tx, 1, "main", Millis(0))?;
+            let mut told = Vec::new();
+            for errors in [r#"[{"type":"config","message":"no such job"}]"#, "[]", "[{", "{}"] {
+                tx.sql().execute("UPDATE pipelines SET errors = ?1", [errors])?;
+                let errors = pipeline_facts(tx, &pipeline)?.unwrap().errors;
+                told.push(errors.map(|all| all.len()).map_err(|why| why.to_string().contains("damaged")));
+            }
+            Ok(told)
+        });
+        assert_eq!(told.unwrap(), [Ok(1), Ok(0), Err(true), Err(true)]);
+    }
+}
