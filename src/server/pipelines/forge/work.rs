@@ -130,7 +130,7 @@ async fn work_once(state: &Shared, stored: &StoredChange) {
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
         }
         End::Failed(why) => {
-            record!(Warn, project = stored.project.as_str(); "a change of a repository was not built: {why}");
+            record!(Warn, project_id = stored.project, change = seq; "a change of a repository was not built: {why}");
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Failed, &why)).await
         }
         End::Later(why) => {
@@ -141,7 +141,9 @@ async fn work_once(state: &Shared, stored: &StoredChange) {
         }
     };
     if let Err(error) = written {
-        log::error!("failed to write down what became of a change of a repository: {error}");
+        record!(Error, project_id = stored.project, change = seq;
+            "failed to write down what became of a change of a repository: {error}"
+        );
     }
 }
 
