@@ -211,8 +211,8 @@ thread_local! {
 }
 
 /// Writes a record with fields: `record!(Info, task_id = id, agent_pid = pid; "task agent started")`. Values are
-/// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields. Those of
-/// `debug` are written by this one, too (`record!(Debug; "...")`): release builds leave out what `log` has of that level.
+/// whatever can be displayed, and keys are the same everywhere: `project` is a slug, `project_id` an id, `client` an
+/// address. The message is as for the macros of `log`, which are for records without fields. Those of `debug` are written by this one, too (`record!(Debug; "...")`): release builds leave out what `log` has of that level.
 macro_rules! record {
     ($level:ident; $($message:tt)+) => {
         $crate::logging::say(::log::Level::$level, &[], ::core::format_args!($($message)+))

@@ -236,7 +236,7 @@ impl Connections {
             connection.evict();
             let evicted = self.evicted_known.fetch_add(1, Ordering::Relaxed) + 1;
             if evicted.is_power_of_two() {
-                record!(Warn, peer = connection.peer, limit = self.limits.all, closed = evicted, idle = is_idle;
+                record!(Warn, client = connection.peer, limit = self.limits.all, closed = evicted, idle = is_idle;
                     "there is no room for further connections: some of the holder of a token who has most of them are closed (raise the limit of open files)"
                 );
             }
@@ -250,7 +250,7 @@ impl Connections {
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
         // The first one, and then ever fewer: a flood must not fill the log as well.
         if evicted.is_power_of_two() {
-            record!(Warn, peer = oldest.peer, limit = self.limits.unknown, closed = evicted;
+            record!(Warn, client = oldest.peer, limit = self.limits.unknown, closed = evicted;
                 "too many connections have not shown a token: the oldest ones are closed"
             );
         }

@@ -3,6 +3,7 @@
 //! Events that were told are compared with stored rows whenever the pipeline changes: a watcher that is slow or
 //! comes late sees the same in the end.
 
+use crate::logging::record;
 use crate::protocol::{TaskId, WatchEvent};
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
@@ -158,7 +159,13 @@ impl Teller {
             let (task, step) = key.clone();
             let read =
                 tokio::task::spawn_blocking(move || blobs.outputs.read(&task, step, offset, chunk_bytes));
-            let bytes = read.await.ok()?.map_err(|error| log::error!("{error}")).ok()?;
+            let bytes = match read.await.ok()? {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    record!(Error, task_id = key.0, step = key.1; "failed to read output for a watcher: {error}");
+                    return None;
+                }
+            };
             if bytes.is_empty() {
                 return Some(false);
             }

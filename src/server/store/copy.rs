@@ -1,6 +1,6 @@
 //! Copies of the database, made while others read and write it.
 //!
-//! SQLite only: its backup call, which reads the source in one transaction.
+//! Only SQLite: its backup call, which reads the source in one transaction.
 
 use crate::server::store::file::{connect, make_private};
 use crate::server::store::{Error, View, schema};

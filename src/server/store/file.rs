@@ -1,6 +1,6 @@
 //! The file of the database: closed to others, and opened.
 //!
-//! SQLite only: the pragmas, and the files that it keeps beside the database.
+//! Only SQLite: the pragmas, and the files that it keeps beside the database.
 
 use crate::server::store::Error;
 use rusqlite::Connection;

@@ -1,6 +1,7 @@
 //! Rules about the rows that hold whatever happened to the process that wrote them, and what rows say of files.
 //!
-//! SQLite only: `integrity_check`, `foreign_key_check`, `total` and `group_concat`.
+//! Only SQLite: `integrity_check`, `foreign_key_check`, `total`, `group_concat`, and `IS` between values that may be absent
+//! (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::protocol::TaskId;
 use crate::server::store::status::{

@@ -15,10 +15,11 @@
 //!   are fixed with the version of the schema that has them, and tests find out when they and `status` part;
 //! - lists that are given as JSON (`json_each`), other functions on JSON, `INSERT OR ...`, `rowid` and `last_insert_rowid`,
 //!   `LIMIT -1`, `INDEXED BY`, `group_concat`, `instr`, `IS` between values, `max` of two values;
-//! - flags that a statement negates or compares, as they are integers.
+//! - flags that a statement negates or compares, as they are integers, and truth values that are added up or stored as such;
+//! - a column beside `max` or `min`, which is that of the row that has it, and `HAVING` with a name of the result.
 //!
-//! The header of each file names those of that file; a test (`house`) compares the two. `RETURNING` and `ON CONFLICT` are
-//! PostgreSQL's, too.
+//! The header of each file names those of that file behind "Only SQLite"; a test (`house`) compares the two. `RETURNING`
+//! and `ON CONFLICT` are PostgreSQL's, too.
 
 pub mod copy;
 mod error;

@@ -4,11 +4,8 @@ use crate::protocol::TaskKind;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use std::fmt;
 
-/// An enum that is stored as words.
-///
-/// Statements bind it. Its words stand in their text where a bound value will not do: an index on some of the rows only
-/// (`WHERE state = 'waiting'`) is used where the statement has the same text, and statements without values have
-/// nothing to bind. They come from here then, so that no statement spells a word.
+/// An enum that is stored as words. Statements bind it; where a bound value will not do (an index on some of the rows is
+/// used by statements of the same text, `WHERE state = 'waiting'`), the word comes from here: no statement spells one.
 pub(in crate::server::store) trait Word: Copy + 'static {
     /// All variants, in their order.
     const ALL: &'static [Self];
@@ -17,10 +14,9 @@ pub(in crate::server::store) trait Word: Copy + 'static {
     fn literal(self) -> &'static str;
 }
 
-/// The words of the variants that `is_one` holds of, as SQL has them between the parentheses of `IN`.
+/// The words of the variants that `is_one` holds of, as they stand inside `IN (...)`.
 pub(in crate::server::store) fn literals<W: Word>(is_one: impl Fn(W) -> bool) -> String {
-    let words: Vec<&str> = W::ALL.iter().filter(|word| is_one(**word)).map(|word| word.literal()).collect();
-    words.join(", ")
+    W::ALL.iter().filter(|word| is_one(**word)).map(|word| word.literal()).collect::<Vec<_>>().join(", ")
 }
 
 /// Defines an enum whose variants are stored, printed and serialised as fixed words.
@@ -91,6 +87,22 @@ words! {
         Setup = "setup",
         /// Its workflows are about to be made.
         Pending = "pending",
+    }
+}
+
+words! {
+    /// Kind of the things that take room, as people are told of it.
+    StoredKind {
+        /// Output of steps.
+        Output = "output",
+        /// Artifacts of jobs.
+        Artifacts = "artifacts",
+        /// Caches of the project.
+        Caches = "caches",
+        /// Layers of workspaces.
+        Workspaces = "workspaces",
+        /// Results of tests.
+        Tests = "tests",
     }
 }
 

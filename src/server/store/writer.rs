@@ -2,6 +2,8 @@
 //!
 //! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
 //! then answers: a lone write waits for nobody, and a burst shares one commit.
+//!
+//! Only SQLite: `BEGIN IMMEDIATE`, since the whole database has one writer at a time.
 
 use super::status::TaskState;
 use super::{Error, View};

@@ -1,5 +1,6 @@
 //! Jobs by their numbers in a project, what they left, and cancelling them.
 
+use crate::config::ExecutorKind;
 use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, accepted};
@@ -57,12 +58,20 @@ async fn by_number(
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
         "latest_workflow": { "id": workflow, "name": workflow_name },
-        "executor": { "resource_class": job.resource_class, "type": job.executor },
+        "executor": { "resource_class": job.resource_class, "type": executor_type(job.executor) },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,
         "created_at": job.created_at.to_string(), "queued_at": time(job.queued_at),
         "started_at": time(job.started_at), "stopped_at": time(job.stopped_at),
     })))
+}
+
+/// The word for an executor; the hosted service has machines as well, and an approval is shown with the usual one.
+fn executor_type(kind: Option<ExecutorKind>) -> Value {
+    match kind {
+        None | Some(ExecutorKind::Machine | ExecutorKind::HostedMachine) => json!("machine"),
+        Some(kind) => json!(kind),
+    }
 }
 
 /// By number, as published, or by id: an approval has no number, and may be cancelled all the same.

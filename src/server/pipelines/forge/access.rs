@@ -36,18 +36,18 @@ async fn files(state: &Shared, project: &ProjectId, url: &str) -> Vec<Variable> 
     let mut access = match state.store.read(move |view| access::open(view, &sealer, &of)).await {
         Ok(Ok(access)) => access,
         Ok(Err(why)) => {
-            record!(Warn, project = project.as_str(); "git gets no keys for a repository: {why}");
+            record!(Warn, project_id = project; "git gets no keys for a repository: {why}");
             return Vec::new();
         }
         Err(error) => {
-            log::error!("failed to read the keys of the repository of `{project}`: {error}");
+            record!(Error, project_id = project; "failed to read the keys of a repository: {error}");
             return Vec::new();
         }
     };
     if access.login.is_none()
         && let Err(error) = let_in_beside(state, project, url, &mut access).await
     {
-        log::error!("failed to read what opens the repository of `{project}` besides: {error}");
+        record!(Error, project_id = project; "failed to read what opens a repository besides its keys: {error}");
     }
     access.files(url)
 }
@@ -69,7 +69,7 @@ async fn let_in_beside(
         Some(FallbackCredential::Organisation(token)) => {
             match tokens::login(&state.settings.sealer, &token, url) {
                 Some(Ok(login)) => access.login = Some(login),
-                Some(Err(why)) => record!(Warn, project = project.as_str();
+                Some(Err(why)) => record!(Warn, project_id = project;
                     "git gets no token of the organisation for a repository: {why}; set it anew (`runlet admin forge-token set`)"
                 ),
                 None => {}

@@ -143,7 +143,6 @@ mod tests {
     use crate::server::store::tables::projects::{self, ProjectSettings, ensure_project};
     use crate::server::time::Millis;
     use proptest::prelude::*;
-    use serde::Deserialize as _;
 
     const REF: &str = "refs/heads/topic";
 
@@ -221,7 +220,7 @@ mod tests {
             let write = move |tx: &crate::server::store::Tx<'_>| {
                 let mut built = Vec::new();
                 for stored in deliveries::due_events(tx, &[], Millis(u64::MAX >> 1), 1000)? {
-                    let (is_built, commit) = match Event::deserialize(&stored.event).unwrap() {
+                    let (is_built, commit) = match stored.event.unwrap() {
                         Event::Push(push) => {
                             (is_built_by_pull(tx, &id, &push, Some(stored.seq))?, push.commit)
                         }

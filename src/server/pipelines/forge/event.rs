@@ -1,5 +1,6 @@
 //! Changes that forges tell of, in words that are no forge's.
 
+use crate::server::store::tables::deliveries::StoredEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ pub enum Event {
     /// A schedule is due.
     Scheduled(Scheduled),
 }
+
+/// A change as it is stored until it is worked off, and after.
+pub type StoredChange = StoredEvent<Event>;
 
 /// A schedule that is due.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

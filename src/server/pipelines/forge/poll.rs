@@ -66,7 +66,7 @@ async fn look_at_due(
         let (state, hosts, unchanged) = (state.clone(), Arc::clone(hosts), Arc::clone(unchanged));
         tokio::spawn(async move {
             if let Err(error) = look(&state, &hosts, &unchanged, &project).await {
-                log::error!("failed to write down what a look at the refs of `{project}` found: {error}");
+                record!(Error, project_id = project; "failed to write down what a look at the refs found: {error}");
             }
             drop(permit);
         });

@@ -1,5 +1,6 @@
 //! Deliveries of forges: believed, read, decided about and stored before they are answered. Nothing is fetched here.
 
+use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Event, Teller};
@@ -103,7 +104,7 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
             }
             return Received::unauthorized();
         }
-        Err(error) => return not_stored(&error),
+        Err(error) => return not_stored(project, &error),
     };
     let forge = known.connection.forge;
     let (event, id) = names(forge, headers);
@@ -160,7 +161,7 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         let (Some(seq), true) = (seq, count > 0) else { return };
         let sentence = format!("{} (and {count} more within a second that were not believed)", refused.why);
         if let Err(error) = state.store.write(move |tx| deliveries::say(tx, seq, &sentence)).await {
-            log::warn!("failed to write down how many deliveries were refused: {error}");
+            record!(Warn, project_id = project; "failed to write down how many deliveries were refused: {error}");
         }
     });
 }
@@ -174,13 +175,13 @@ async fn note(
     why: String,
     is_strange: bool,
 ) -> Option<i64> {
-    let (project, event, now) = (project.clone(), event.to_owned(), Millis::now());
+    let (of, event, now) = (project.clone(), event.to_owned(), Millis::now());
     let write = move |tx: &Tx<'_>| {
-        if forge::connection(tx, &project)?.is_none() {
+        if forge::connection(tx, &of)?.is_none() {
             return Ok(None);
         }
         let new = NewDelivery {
-            project: &project,
+            project: &of,
             delivery: &id,
             source: DeliverySource::Webhook,
             event: &event,
@@ -191,13 +192,13 @@ async fn note(
         deliveries::add(tx, &new, now).map(Some)
     };
     state.store.write(write).await.unwrap_or_else(|error| {
-        log::warn!("failed to write down that a delivery was refused: {error}");
+        record!(Warn, project_id = project; "failed to write down that a delivery was refused: {error}");
         None
     })
 }
 
-fn not_stored(error: &StoreError) -> Received {
-    log::error!("failed to store a delivery of a forge: {error}");
+fn not_stored(project: &ProjectId, error: &StoreError) -> Received {
+    record!(Error, project_id = project; "failed to store a delivery of a forge: {error}");
     Received::new(503, "the delivery cannot be stored now: send it again later")
 }
 
@@ -278,7 +279,7 @@ struct Sent {
 }
 
 async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> Received {
-    let now = Millis::now();
+    let (project, now) = (known.project.id.clone(), Millis::now());
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;
         let Sent { mut id, has_id, event, by } = sent;
@@ -339,7 +340,7 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
     };
     match state.store.write(write).await {
         Ok(received) => received,
-        Err(error) => not_stored(&error),
+        Err(error) => not_stored(&project, &error),
     }
 }
 

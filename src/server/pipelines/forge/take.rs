@@ -2,17 +2,16 @@
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::copies;
-use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, Teller};
+use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, StoredChange, Teller};
 use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
 use crate::server::store::read::Project;
 use crate::server::store::status::EventState;
-use crate::server::store::tables::deliveries::{self, NewEvent, StoredEvent};
+use crate::server::store::tables::deliveries::{self, NewEvent};
 use crate::server::store::tables::forge::{self, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use serde::Deserialize as _;
 use std::time::Duration;
 
 /// Changes that are alike within this time may be the same one, told twice: `copies` says which are.
@@ -131,13 +130,13 @@ fn pushes_of(
     project: &ProjectId,
     reference: &str,
     since: Millis,
-) -> Result<Vec<(StoredEvent, Push)>, StoreError> {
+) -> Result<Vec<(StoredChange, Push)>, StoreError> {
     let stored = deliveries::of_ref(view, project, reference, since)?.into_iter();
-    let pushes = stored.filter_map(|stored| match Event::deserialize(&stored.event) {
-        Ok(Event::Push(push)) => Some((stored, push)),
+    let pushes = stored.filter_map(|stored: StoredChange| match &stored.event {
+        Ok(Event::Push(push)) => Some((push.clone(), stored)),
         _ => None,
     });
-    Ok(pushes.collect())
+    Ok(pushes.map(|(push, stored)| (stored, push)).collect())
 }
 
 /// The changes of a pull request that were told of since, the oldest first.
@@ -148,7 +147,7 @@ fn told_of_pull(
     since: Millis,
 ) -> Result<Vec<Pull>, StoreError> {
     let stored = deliveries::of_ref(view, project, &format!("pull/{number}"), since)?;
-    let pulls = stored.iter().filter_map(|stored| match Event::deserialize(&stored.event) {
+    let pulls = stored.into_iter().filter_map(|stored: StoredChange| match stored.event {
         Ok(Event::Pull(pull)) => Some(pull),
         _ => None,
     });
@@ -162,7 +161,7 @@ fn may_start_by_now(view: &View, project: &ProjectId, change: &Event) -> Result<
         Event::Push(push) if push.is_test || push.is_deletion() => Ok(false),
         Event::Push(push) => {
             let is_there = forge::seen_ref(view, project, &push.reference)?.as_ref() == Some(&push.after);
-            let built = |branch| deliveries::building(view, project, branch, &push.commit);
+            let built = |branch| deliveries::building::<Event>(view, project, branch, &push.commit);
             Ok(is_there && push.branch().map(built).transpose()?.is_some_and(|built| built.is_empty()))
         }
         Event::Pull(pull) => {
@@ -187,7 +186,7 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
     let mut replayed = Replayed { waiting: 0, left: None };
     for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
         // One that cannot be read is said to be so by whoever works it off.
-        let decision = match Event::deserialize(&stored.event) {
+        let decision = match stored.event {
             Ok(mut change) => decide(tx, project, &settings, &mut change, Some(stored.seq))?,
             Err(_) => BuildDecision::Start,
         };
@@ -228,7 +227,7 @@ fn decide(
             facts.is_left_out = left_out.is_some();
             pull.answers_push = left_out == Some(LeftOut::Newest);
             facts.is_built = forge::has_pipeline(tx, project, &pull.head_branch, &pull.head)?
-                || !deliveries::building(tx, project, &pull.head_branch, &pull.head)?.is_empty();
+                || !deliveries::building::<Event>(tx, project, &pull.head_branch, &pull.head)?.is_empty();
         }
         Event::Scheduled(_) => {}
     }
@@ -243,7 +242,7 @@ fn decide(
 /// an earlier one, as a branch may.
 fn is_fork_built(view: &View, project: &ProjectId, pull: &Pull) -> Result<bool, StoreError> {
     let built = deliveries::building(view, project, &pull.branch(), "")?;
-    let newest = match built.first().map(|stored| Event::deserialize(&stored.event)) {
+    let newest = match built.into_iter().next().map(|stored| stored.event) {
         Some(Ok(Event::Pull(built))) => Some(built.head),
         _ => forge::newest_revision(view, project, &pull.branch())?,
     };
@@ -272,7 +271,7 @@ fn left_out(view: &View, project: &ProjectId, pull: &Pull) -> Result<Option<Left
         return Ok(None);
     };
     let (stored, push) = &pushes[at];
-    let built = deliveries::building(view, project, &pull.head_branch, &pull.head)?;
+    let built = deliveries::building::<Event>(view, project, &pull.head_branch, &pull.head)?;
     let is_left_out = push.lacks_pull
         && stored.state == EventState::Skipped
         && !built.iter().any(|built| built.seq > stored.seq);
@@ -299,7 +298,7 @@ pub(super) fn is_built_by_pull(
     let mut ahead = None;
     for stored in deliveries::building(view, project, branch, &push.commit)? {
         // One that waits may come to nothing: whoever works off the push asks again.
-        let Ok(Event::Pull(pull)) = Event::deserialize(&stored.event) else { continue };
+        let Ok(Event::Pull(pull)) = &stored.event else { continue };
         if pull.is_fork || stored.state != EventState::Started {
             continue;
         }
@@ -311,7 +310,7 @@ pub(super) fn is_built_by_pull(
         }
     }
     let Some(ahead) = ahead else { return Ok(false) };
-    let between = |(stored, other): &(StoredEvent, Push)| {
+    let between = |(stored, other): &(StoredChange, Push)| {
         (ahead + 1..place).contains(&stored.seq) && other.same.is_none() && !other.is_test
     };
     Ok(!pushes_of(view, project, &push.reference, Millis(0))?.iter().any(between))

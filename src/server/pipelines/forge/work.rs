@@ -4,7 +4,7 @@
 use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
-use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled};
+use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
     SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
@@ -17,12 +17,11 @@ use crate::server::pipelines::types::{ConfigOrigin, Happened, Trigger};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{EventState, Forge, TriggerType};
-use crate::server::store::tables::deliveries::{self, StoredEvent};
+use crate::server::store::tables::deliveries;
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
-use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +38,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
 /// Tries of a change whose config imports orbs that cannot be fetched, some four minutes; then its pipeline is errored.
 const ORB_TRIES: u32 = 6;
-/// The sentence about a change that says nothing any more.
-const DAMAGED: &str = "it is damaged in the database, or a newer version has stored it: have the forge send the delivery again, or start a pipeline by hand";
+/// Advice about a change that cannot be read any more.
+const SEND_AGAIN: &str = "have the forge send the delivery again, or start a pipeline by hand";
 /// Branches whose history is looked at for the commit that another one was made of.
 const MOST_TIPS: usize = 50;
 /// How long deliveries are kept: longer than any forge sends one again.
@@ -82,7 +81,7 @@ async fn hand_out(
     let working = busy.list();
     let found = state.store.read(move |view| deliveries::due_events(view, &working, now, BATCH)).await?;
     let is_idle = found.is_empty();
-    let mut by_project: BTreeMap<ProjectId, Vec<StoredEvent>> = BTreeMap::new();
+    let mut by_project: BTreeMap<ProjectId, Vec<StoredChange>> = BTreeMap::new();
     for event in found {
         by_project.entry(event.project.clone()).or_default().push(event);
     }
@@ -118,7 +117,7 @@ enum End {
     Later(String),
 }
 
-async fn work_once(state: &Shared, stored: &StoredEvent) {
+async fn work_once(state: &Shared, stored: &StoredChange) {
     let end = match work(state, stored).await {
         Ok(end) => end,
         Err(StoreError::Closed) => return,
@@ -131,7 +130,7 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
         }
         End::Failed(why) => {
-            record!(Warn, project = stored.project.as_str(); "a change of a repository was not built: {why}");
+            record!(Warn, project_id = stored.project, change = seq; "a change of a repository was not built: {why}");
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Failed, &why)).await
         }
         End::Later(why) => {
@@ -142,7 +141,9 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
         }
     };
     if let Err(error) = written {
-        log::error!("failed to write down what became of a change of a repository: {error}");
+        record!(Error, project_id = stored.project, change = seq;
+            "failed to write down what became of a change of a repository: {error}"
+        );
     }
 }
 
@@ -182,9 +183,10 @@ fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About
     }))
 }
 
-async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
-    let Ok(event) = Event::deserialize(&stored.event) else {
-        return Ok(End::Failed(DAMAGED.to_owned()));
+async fn work(state: &Shared, stored: &StoredChange) -> Result<End, StoreError> {
+    let event = match &stored.event {
+        Ok(event) => event.clone(),
+        Err(unreadable) => return Ok(End::Failed(format!("{unreadable}: {SEND_AGAIN}"))),
     };
     let (id, of) = (stored.project.clone(), event.clone());
     let Some(about) = state.store.read(move |view| about(view, &id, &of)).await? else {
@@ -209,7 +211,7 @@ fn path(settings: &ProjectSettings) -> Option<String> {
 
 async fn work_push(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     push: &Push,
     about: &About,
@@ -274,7 +276,7 @@ async fn work_push(
 /// then is compared, the default one first.
 async fn was_there(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     push: &Push,
     about: &About,
     url: &str,
@@ -315,7 +317,7 @@ async fn was_there(
 
 async fn work_pull(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     pull: &Pull,
     about: &About,
@@ -360,7 +362,7 @@ async fn work_pull(
 /// A schedule builds what its ref points to by now, whatever the message of the commit says.
 async fn work_scheduled(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     due: &Scheduled,
     about: &About,
@@ -384,7 +386,7 @@ async fn work_scheduled(
 /// The repository cannot be read: tried again for a while, then a pipeline says why.
 async fn unread(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     about: &About,
     why: String,
@@ -399,7 +401,7 @@ async fn unread(
 
 async fn start(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     about: &About,
     url: &str,
@@ -439,7 +441,7 @@ fn made(
     }
 }
 
-fn trigger_of(stored: &StoredEvent, event: &Event, about: &About) -> Trigger {
+fn trigger_of(stored: &StoredChange, event: &Event, about: &About) -> Trigger {
     let (actor, kind) = match event {
         Event::Push(push) => (push.actor.clone(), TriggerType::Webhook),
         Event::Pull(pull) => (pull.actor.clone(), TriggerType::Webhook),

@@ -1,5 +1,6 @@
-//! The newest attempts of a job's tasks, and their steps. Nothing here is SQLite's own but booleans in
-//! integers.
+//! The newest attempts of a job's tasks, and their steps.
+//!
+//! Only SQLite: nothing.
 
 use crate::protocol::{FIRST_BESIDE, TaskId};
 use crate::server::ids::JobId;

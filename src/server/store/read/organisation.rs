@@ -1,4 +1,6 @@
-//! Organisations. Nothing here is SQLite's own.
+//! Organisations.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::OrganisationId;
 use crate::server::store::{Error, View};

@@ -1,6 +1,6 @@
 //! Pipelines, one and many.
 //!
-//! SQLite's own: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
+//! Only SQLite: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
 //! an array parameter); flags are integers.
 
 use crate::server::ids::{OrganisationId, PipelineId, ProjectId, UserId};

@@ -1,4 +1,6 @@
-//! Artifacts and test results that jobs left. Nothing here is SQLite's own.
+//! Artifacts and test results that jobs left.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::store::status::TestResult;

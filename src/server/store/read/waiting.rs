@@ -1,6 +1,6 @@
 //! Why a job waits for a runner.
 //!
-//! SQLite's own: `json_each` over the kinds of task that a runner takes.
+//! Only SQLite: `json_each` over the kinds of task that a runner takes.
 
 use crate::protocol::TaskKind;
 use crate::server::ids::JobId;

@@ -1,6 +1,6 @@
 //! A pipeline as its watchers see it at one moment.
 //!
-//! SQLite's own: `json_extract` for a job's last message.
+//! Only SQLite: `json_extract` for a job's last message; truth values are integers, with 0 where there is none.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, PipelineId, WorkflowId};

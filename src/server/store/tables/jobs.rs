@@ -5,6 +5,7 @@
 use crate::config::{Requirement, WorkflowJob};
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::store::json::Json;
 use crate::server::store::status::{JobStatus, JobType, Kind, MessageKind};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -149,7 +150,7 @@ pub fn nodes(view: &View, workflow: &WorkflowId) -> Result<Vec<NodeRow>, Error> 
             name: row.get(1)?,
             kind: row.get(2)?,
             status: row.get(3)?,
-            requires: serde_json::from_str(&row.get::<_, String>(4)?)?,
+            requires: row.get::<_, Json<_>>(4)?.0,
             waits_for_key: row.get(5)?,
         });
     }
@@ -346,7 +347,5 @@ pub fn definition_of_task(view: &View, task: &TaskId) -> Result<(ProjectId, Work
     let mut query = view.sql().prepare_cached(
         "SELECT t.project_id, j.definition FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = ?1",
     )?;
-    let (project, definition): (ProjectId, String) =
-        query.query_row([task], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((project, serde_json::from_str(&definition)?))
+    Ok(query.query_row([task], |row| Ok((row.get(0)?, row.get::<_, Json<_>>(1)?.0)))?)
 }

@@ -1,7 +1,7 @@
 //! Removal of rows that are old, or of projects with too many of them, a few at a time, so that no other write
 //! waits long.
 //!
-//! SQLite only: `rowid`, the running sum of a window, and DELETE ... RETURNING.
+//! Only SQLite: `rowid`.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{ArtifactId, CacheId, JobId, PipelineId, ProjectId};

@@ -4,6 +4,7 @@
 
 use crate::config::DeclaredParameter;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::store::json::Json;
 use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -67,14 +68,13 @@ pub fn strangers(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Erro
          WHERE w.id = ?1 AND p.is_untrusted = 1",
     )?;
     let row = query.query_row([workflow], |row| {
-        Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, String>(2)?))
+        Ok((row.get(0)?, row.get::<_, Option<Json<PullFacts>>>(1)?, row.get::<_, Json<_>>(2)?))
     });
-    let Some((actor, pull, values)) = row.optional()? else { return Ok(Vec::new()) };
-    let values: BTreeMap<String, Value> = serde_json::from_str(&values)?;
+    let Some((actor, pull, Json(values))) = row.optional()? else { return Ok(Vec::new()) };
+    let values: BTreeMap<String, Value> = values;
     let author = values.get("pipeline.event.github.pull_request.user.login").and_then(Value::as_str);
-    let pull: Option<PullFacts> = pull.map(|pull| serde_json::from_str(&pull)).transpose()?;
     // The namespace of a person is written with `~` by one forge.
-    let owner = pull.and_then(|pull| Some(pull.fork_owner?.trim_start_matches('~').to_owned()));
+    let owner = pull.and_then(|Json(pull)| Some(pull.fork_owner?.trim_start_matches('~').to_owned()));
     let known: Vec<String> =
         author.map(str::to_owned).into_iter().chain(owner).filter(|login| !login.is_empty()).collect();
     Ok(if known.is_empty() { vec![actor] } else { known })
@@ -204,9 +204,9 @@ pub fn pipeline_of_key(view: &View, hash: &[u8]) -> Result<Option<Pending>, Erro
         project: row.get(1)?,
         is_continued: row.get(2)?,
         created_at: row.get(3)?,
-        values: serde_json::from_str(&row.get::<_, String>(4)?)?,
-        given: serde_json::from_str(&row.get::<_, String>(5)?)?,
-        declared: serde_json::from_str(&row.get::<_, String>(6)?)?,
+        values: row.get::<_, Json<_>>(4)?.0,
+        given: row.get::<_, Json<_>>(5)?.0,
+        declared: row.get::<_, Json<_>>(6)?.0,
     }))
 }
 

@@ -1,4 +1,6 @@
 //! Tokens of organisations for the forge that their projects are at, sealed.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::store::status::Forge;

@@ -1,7 +1,7 @@
 //! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
 //!
 //! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`,
-//! `LIMIT -1` with OFFSET.
+//! `LIMIT -1` with OFFSET, and a comparison that is compared with a flag: truth values are integers.
 
 use crate::server::ids::{ProjectId, WebhookCallId, WebhookId};
 use crate::server::store::json::Json;
