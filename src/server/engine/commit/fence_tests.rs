@@ -173,7 +173,7 @@ fn tasks_of_a_deleted_class_end_with_the_reason() {
     let text = config("    jobs: [build, test]\n");
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let id = bench.begin_build(&workflow, 0);
-    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.write(|tx| queue::class_deleted(tx, "a/b", Millis(1))), 1);
     assert_eq!(bench.jobs(&workflow), "build=running test=failed");
     assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
     assert_eq!(bench.state(&id), TaskState::Running);

@@ -13,6 +13,7 @@ mod job;
 #[cfg(test)]
 mod machine_tests;
 mod nodes;
+pub mod queue;
 mod rerun;
 pub mod rest;
 mod ripple;
