@@ -236,7 +236,7 @@ fn what_a_restored_backup_says_waits_for_an_administrator_and_then_for_its_fence
 
     for id in &ids[..3] {
         server.admin(&["task", "end", id], "");
-        server.admin_fails(&["task", "end", id], 5, "is held");
+        server.admin_fails(&["task", "end", id], 4, "it has ended as `infrastructure_fail`");
     }
     let old: Vec<Value> = workflows[..3].iter().map(|workflow| job_of(&server, workflow)).collect();
     assert!(old.iter().all(|job| job["status"] == "infrastructure_fail"), "{old:?}");
@@ -270,7 +270,8 @@ fn what_a_restored_backup_says_waits_for_an_administrator_and_then_for_its_fence
     // A task that waited in the backup waits until it is released.
     server.admin(&["task", "release", ids[3]], "");
     runs(&job_of(&server, &workflows[3]), "n-9", "boot-2");
-    server.admin_fails(&["task", "release", ids[3]], 5, "is held");
+    server.admin_fails(&["task", "release", ids[3]], 4, "is not held");
+    server.admin_fails(&["task", "release", "no-task"], 5, "no task with the id `no-task`");
 }
 
 /// As if all that waits in a class did so since an hour ago.
