@@ -206,7 +206,7 @@ fn what_a_backup_says_waits_for_an_administrator() {
     assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
     assert_eq!(decide(&id, clock::HeldVerdict::End), HeldAnswer::Done);
     assert_eq!(decide(&id, clock::HeldVerdict::Release), HeldAnswer::HadEnded(TaskState::InfrastructureFail));
-    assert_eq!(decide(&"no-task".into(), clock::HeldVerdict::End), HeldAnswer::Unknown);
+    assert_eq!(decide(&TaskId::new("no-task").unwrap(), clock::HeldVerdict::End), HeldAnswer::Unknown);
     assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
 }
 

@@ -6,6 +6,7 @@ use crate::config;
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::InHand;
 use crate::server::engine::task::{Claim, FinishReport, LONGEST_BEGIN};
+use crate::server::ids::JobId;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::{Store, new_id, scene};
