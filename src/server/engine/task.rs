@@ -7,12 +7,13 @@
 //!       lapsed                         unreachable --budget over--> ended (infrastructure_fail)
 //! ```
 //!
-//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file; it changes the value,
-//! answers with a type, and names what must follow as [`Consequence`]s. Beside it are only the types (`words`), the
-//! sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a
+//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file, or of `queue` while nobody
+//! has it; it changes the value, answers with a type, and names what must follow as [`Consequence`]s. Beside them are only the
+//! types (`words`), the sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a
 //! clock or the store: `commit::task` loads a task, applies one of these, and writes what became of it in the same
 //! transaction. docs/protocol.md tells the same for people who write runners.
 
+mod queue;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ pub use words::{
     Avoid, BUDGET_MARGIN, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied,
     FENCE_MARGIN, FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN,
     MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt,
-    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, Work,
+    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, WaitTerms, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -32,34 +33,6 @@ use crate::server::time::Millis;
 use std::time::Duration;
 
 impl Task {
-    /// Sets, moves or clears the fence that this queued task waits for.
-    pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
-        if self.state != Stage::Queued || self.not_before == fence {
-            return Vec::new();
-        }
-        self.not_before = fence;
-        if fence.is_none() && !self.is_held { vec![Consequence::Released] } else { Vec::new() }
-    }
-
-    /// Whether a runner of this name may claim it. `others` tells whether another runner of the class is there.
-    pub fn claimable(&self, runner: &str, others: bool, now: Millis) -> Result<(), NotClaimable> {
-        if self.state != Stage::Queued {
-            return Err(NotClaimable::NotQueued);
-        }
-        if self.is_held {
-            return Err(NotClaimable::Held);
-        }
-        if self.not_before.is_some() {
-            return Err(NotClaimable::Fenced);
-        }
-        match &self.avoid {
-            Some(avoid) if others && avoid.runner == runner && avoid.until > now => {
-                Err(NotClaimable::Before(avoid.until))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// A runner claims it, and may take as long as `begin` to begin it.
     pub fn claim(
         &mut self,
@@ -453,7 +426,8 @@ impl Task {
     /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now.
     pub fn rebase(&mut self, lease: Duration, now: Millis) {
         match &mut self.state {
-            Stage::Queued => {}
+            // Nobody could claim it either.
+            Stage::Queued => self.waits_since = now,
             Stage::Claimed { lease_until, begin_until, .. } => {
                 *lease_until = (*lease_until).max(now.plus(lease));
                 *begin_until = (*begin_until).max(*lease_until);
@@ -466,22 +440,6 @@ impl Task {
             }
             Stage::Ended(_) => {}
         }
-    }
-
-    /// Its class is deleted: nobody will ever claim it. What runs keeps its token.
-    pub fn class_deleted(&mut self, class: &str, now: Millis) -> Vec<Consequence> {
-        self.withhold(TaskState::Failed, EndedBy::ClassDeleted, told::class_deleted(class), now)
-    }
-
-    /// It cannot be handed to anybody.
-    pub fn refuse(&mut self, status: TaskState, why: &str, now: Millis) -> Vec<Consequence> {
-        self.withhold(status, EndedBy::HandOut, why.to_owned(), now)
-    }
-
-    fn withhold(&mut self, status: TaskState, by: EndedBy, message: String, now: Millis) -> Vec<Consequence> {
-        let is_claimed = matches!(self.state, Stage::Claimed { .. });
-        let is_withheld = self.state == Stage::Queued || is_claimed && by == EndedBy::HandOut;
-        if is_withheld { self.end(status, by, Some(message), now) } else { Vec::new() }
     }
 
     /// A backup was restored: what it says of this task may be old.

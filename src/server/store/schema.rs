@@ -56,6 +56,10 @@ const MIGRATIONS: &[&str] = &[
     include_str!("tokens.sql"),
     // File and line of a failure, for people; the columns that clients know stay what reports have.
     "ALTER TABLE test_results ADD COLUMN place TEXT;",
+    // Since when somebody could claim a task: as far as is known, since it entered the queue. Of one that waits no more
+    // nobody asks.
+    "ALTER TABLE tasks ADD COLUMN waits_since_ms INTEGER NOT NULL DEFAULT 0;
+    UPDATE tasks SET waits_since_ms = queued_at_ms WHERE status = 'queued';",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an
@@ -160,6 +164,20 @@ mod tests {
         let jobs = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(jobs.collect::<Result<Vec<_>, _>>().unwrap(), ["timedout", "success"]);
         migrate(&c).unwrap();
+    }
+
+    #[test]
+    fn what_waited_before_that_was_noted_has_waited_since_it_was_queued() {
+        let c = Connection::open_in_memory().unwrap();
+        const BEFORE_WAITS: usize = 23;
+        build(&c, BEFORE_WAITS).unwrap();
+        c.pragma_update(None, "foreign_keys", false).unwrap();
+        let insert = "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
+            is_canceled, unclaims, next_event, queued_at_ms) VALUES ('t', 'j', 'p', 'r', 0, 1, 'a/b', 'queued', 0, 0, 0, 7)";
+        c.execute(insert, []).unwrap();
+        migrate(&c).unwrap();
+        let since = c.query_row("SELECT waits_since_ms FROM tasks", [], |row| row.get::<_, u64>(0));
+        assert_eq!(since.unwrap(), 7);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
 use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
-use crate::server::store::status::{JobStatus, MessageKind, TriggerType};
+use crate::server::store::status::{JobStatus, JobType, MessageKind, TriggerType};
 use crate::server::store::tables::{jobs, projects, serial, tasks, workflows};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
@@ -73,22 +73,45 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
     open.into_iter().try_for_each(|row| task::cancel(tx, row, now))
 }
 
-/// Approves a job that waits. False when there is no such job waiting.
+/// State in which an approval found its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approved {
+    /// It waited for that: it is given.
+    Now,
+    /// It was given before.
+    Before,
+    /// It cannot be given yet: what it requires has not ended, or it waits for its serial group.
+    NotYet(JobStatus),
+    /// It ended without being given.
+    HadEnded(JobStatus),
+    /// The job is no approval.
+    NoApproval,
+    /// There is no such job in the workflow.
+    Unknown,
+}
+
+/// Approves a job that waits for that.
 pub fn approve(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     job: &JobId,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<bool, Error> {
+) -> Result<Approved, Error> {
     if !jobs::approve(tx, workflow, job, JobStatus::OnHold, by)? {
-        return Ok(false);
+        return Ok(match jobs::kind_and_status(tx, workflow, job)? {
+            None => Approved::Unknown,
+            Some((JobType::Approval, JobStatus::Success)) => Approved::Before,
+            Some((JobType::Approval, status)) if status.is_terminal() => Approved::HadEnded(status),
+            Some((JobType::Approval, status)) => Approved::NotYet(status),
+            Some(_) => Approved::NoApproval,
+        });
     }
     let mut ripple = Ripple::default();
     end_job(tx, job, JobStatus::Success, &mut ripple, now)?;
     ripple.touch(workflow.clone());
     settle(tx, ripple, now)?;
-    Ok(true)
+    Ok(Approved::Now)
 }
 
 /// Pipelines that are started for a state of a branch, which the next state makes pointless.

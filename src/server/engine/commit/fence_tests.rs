@@ -4,6 +4,7 @@
 use super::tests::{BUDGET, Bench, CHAIN, HOUR, LEASE, config};
 use super::*;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
+use crate::server::engine::commit::clock::HeldAnswer;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
 use crate::server::store::status::TaskState;
@@ -173,7 +174,7 @@ fn tasks_of_a_deleted_class_end_with_the_reason() {
     let text = config("    jobs: [build, test]\n");
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let id = bench.begin_build(&workflow, 0);
-    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.write(|tx| queue::class_deleted(tx, "a/b", Millis(1))), 1);
     assert_eq!(bench.jobs(&workflow), "build=running test=failed");
     assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
     assert_eq!(bench.state(&id), TaskState::Running);
@@ -200,9 +201,12 @@ fn what_a_backup_says_waits_for_an_administrator() {
         bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
     };
     let waiting = held.iter().find(|held| **held != id).unwrap();
-    assert!(decide(waiting, clock::HeldVerdict::Release) && !decide(waiting, clock::HeldVerdict::End));
+    assert_eq!(decide(waiting, clock::HeldVerdict::Release), HeldAnswer::Done);
+    assert_eq!(decide(waiting, clock::HeldVerdict::End), HeldAnswer::NotHeld);
     assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
-    assert!(decide(&id, clock::HeldVerdict::End));
+    assert_eq!(decide(&id, clock::HeldVerdict::End), HeldAnswer::Done);
+    assert_eq!(decide(&id, clock::HeldVerdict::Release), HeldAnswer::HadEnded(TaskState::InfrastructureFail));
+    assert_eq!(decide(&TaskId::new("no-task").unwrap(), clock::HeldVerdict::End), HeldAnswer::Unknown);
     assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
 }
 

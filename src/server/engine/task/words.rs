@@ -45,13 +45,16 @@ pub struct Task {
     /// Estimated end of the fence of the task that this one replaces. While it is set nobody may claim this one; only
     /// `wait_for_fence` clears it, never the clock.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it without a break: when it entered the queue, its fence went, it was
+    /// released, its class went on after a pause, or runners could be heard again.
+    pub waits_since: Millis,
     /// The name of its resource class where that is deleted: nobody would take a further attempt from its queue.
     pub gone_class: Option<String>,
 }
 
 impl Task {
     /// A first attempt, which may have to wait for the fence of what it replaces.
-    pub fn first(not_before: Option<Millis>) -> Self {
+    pub fn first(not_before: Option<Millis>, now: Millis) -> Self {
         Self {
             state: Stage::Queued,
             cancel_asked: false,
@@ -59,13 +62,19 @@ impl Task {
             counts: Counts::default(),
             avoid: None,
             not_before,
+            waits_since: now,
             gone_class: None,
         }
     }
 
-    /// A further attempt.
-    pub fn further(next: &NextAttempt) -> Self {
-        Self { counts: next.counts, avoid: next.avoid.clone(), is_held: next.is_held, ..Self::first(None) }
+    /// A further attempt. It waits anew, since somebody took the one before in time.
+    pub fn further(next: &NextAttempt, now: Millis) -> Self {
+        Self {
+            counts: next.counts,
+            avoid: next.avoid.clone(),
+            is_held: next.is_held,
+            ..Self::first(None, now)
+        }
     }
 
     /// Whether its agent has begun, and it has not ended.
@@ -302,6 +311,17 @@ impl fmt::Display for Denied {
             }
         }
     }
+}
+
+/// The terms on which the tasks of a class wait for a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitTerms<'a> {
+    /// Name of the class.
+    pub class: &'a str,
+    /// How long a task may wait; for ever unless given.
+    pub limit: Option<Duration>,
+    /// Runners of the class get no tasks.
+    pub is_paused: bool,
 }
 
 /// Reason why a task cannot be claimed now.

@@ -315,6 +315,17 @@ pub fn approve(
     Ok(found > 0)
 }
 
+/// The kind and the status of a job of a workflow.
+pub fn kind_and_status(
+    view: &View,
+    workflow: &WorkflowId,
+    job: &JobId,
+) -> Result<Option<(JobType, JobStatus)>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT kind, status FROM jobs WHERE id = ?2 AND workflow_id = ?1")?;
+    Ok(query.query_row(params![workflow, job], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
 /// Notes who asked to cancel a job.
 pub fn set_canceled_by(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>) -> Result<(), Error> {
     tx.sql().prepare_cached("UPDATE jobs SET canceled_by = ?2 WHERE id = ?1")?.execute(params![job, by])?;

@@ -76,6 +76,8 @@ pub struct TaskRow {
     pub avoid_until: Option<Millis>,
     /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it without a break.
+    pub waits_since: Millis,
     /// Number of the event that is expected next.
     pub next_event: u64,
     /// Time at which it entered the queue.
@@ -100,7 +102,7 @@ const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt,
     allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
-    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind,
+    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind, waits_since_ms,
     NOT EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = tasks.resource_class)";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
@@ -144,7 +146,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         message: row.get(36)?,
         retries_unsafely: row.get(37)?,
         kind: row.get::<_, Kind>(38)?.0,
-        is_class_gone: row.get(39)?,
+        waits_since: row.get(39)?,
+        is_class_gone: row.get(40)?,
     })
 }
 
@@ -233,11 +236,16 @@ pub fn queued_of_class(view: &View, class: &str) -> Result<Vec<TaskRow>, Error> 
     all(view, "WHERE status = ?1 AND resource_class = ?2 ORDER BY seq", params![TaskState::Queued, class])
 }
 
-/// Tasks of a class that have been in its queue since before a time and could be claimed, oldest first.
-pub fn queued_before(view: &View, class: &str, before: Millis, most: usize) -> Result<Vec<TaskRow>, Error> {
+/// Tasks of a class that somebody could claim, and could since before a time, oldest first.
+pub fn waiting_since_before(
+    view: &View,
+    class: &str,
+    before: Millis,
+    most: usize,
+) -> Result<Vec<TaskRow>, Error> {
     all(
         view,
-        "WHERE status = ?1 AND resource_class = ?2 AND queued_at_ms < ?3 AND NOT is_held AND not_before_ms IS NULL
+        "WHERE status = ?1 AND resource_class = ?2 AND waits_since_ms < ?3 AND NOT is_held AND not_before_ms IS NULL
          ORDER BY seq LIMIT ?4",
         params![TaskState::Queued, class, before, most],
     )
@@ -301,12 +309,18 @@ pub fn due(view: &View, now: Millis) -> Result<Vec<TaskRow>, Error> {
     Ok(due)
 }
 
-/// Tasks that runners hold, and those whose fence stands.
+/// Tasks that runners hold, those whose fence stands, and those that wait in a class with a limit to that.
 pub fn timed(view: &View) -> Result<Vec<TaskRow>, Error> {
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let mut timed =
         all(view, "WHERE status IN (?1, ?2, ?3) ORDER BY seq", params![claimed, running, unreachable])?;
     timed.extend(all(view, "INDEXED BY tasks_fenced WHERE fence_until_ms IS NOT NULL ORDER BY seq", [])?);
+    timed.extend(all(
+        view,
+        "WHERE status = ?1 AND resource_class IN (SELECT name FROM resource_classes WHERE wait_limit_ms IS NOT NULL)
+         ORDER BY seq",
+        [TaskState::Queued],
+    )?);
     Ok(timed)
 }
 
@@ -443,6 +457,8 @@ pub struct Start {
     pub avoid_until: Option<Millis>,
     /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it.
+    pub waits_since: Millis,
 }
 
 /// Adds an attempt at a node to the queue, under an id of its own.
@@ -451,8 +467,8 @@ pub fn insert(tx: &Tx<'_>, place: Place<'_>, start: &Start, now: Millis) -> Resu
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
                 is_canceled, is_held, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms,
-                not_before_ms, next_event, queued_at_ms, kind)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17)",
+                not_before_ms, next_event, queued_at_ms, kind, waits_since_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17, ?18)",
         )?
         .execute(params![
             new_id(),
@@ -471,7 +487,8 @@ pub fn insert(tx: &Tx<'_>, place: Place<'_>, start: &Start, now: Millis) -> Resu
             start.avoid_until,
             start.not_before,
             now,
-            Kind(place.kind)
+            Kind(place.kind),
+            start.waits_since
         ])?;
     Ok(())
 }
@@ -483,7 +500,8 @@ pub fn update_after_claim(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
         .prepare_cached(
             "UPDATE tasks SET status = ?2, lease_until_ms = ?3, begin_until_ms = ?4, agent = ?5, unreachable_since_ms = ?6,
                 is_canceled = ?7, is_held = ?8, next_event = ?9, started_at_ms = ?10, stopped_at_ms = ?11, ended_by = ?12,
-                fence_until_ms = ?13, message = ?14, not_before_ms = ?15 WHERE id = ?1",
+                fence_until_ms = ?13, message = ?14, not_before_ms = ?15,
+                waits_since_ms = ?16 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -500,7 +518,8 @@ pub fn update_after_claim(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.ended_by,
             row.fence_until,
             row.message,
-            row.not_before
+            row.not_before,
+            row.waits_since
         ])?;
     Ok(())
 }
@@ -513,7 +532,8 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
                 runner_name = ?7, machine_id = ?8, boot_id = ?9, protocol = ?10, budget_ms = ?11, lease_until_ms = ?12,
                 begin_until_ms = ?13, agent = ?14, unreachable_since_ms = ?15, is_canceled = ?16, is_held = ?17,
                 next_event = ?18, claimed_at_ms = ?19, started_at_ms = ?20, stopped_at_ms = ?21, ended_by = ?22,
-                fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26 WHERE id = ?1",
+                fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26,
+                waits_since_ms = ?27 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -541,7 +561,8 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.fence_until,
             row.message,
             row.not_before,
-            row.retries_unsafely
+            row.retries_unsafely,
+            row.waits_since
         ])?;
     Ok(())
 }

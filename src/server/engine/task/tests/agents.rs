@@ -25,6 +25,10 @@ impl World {
     }
 
     pub(super) fn claim(&mut self, at: usize, who: u8, how: u8) {
+        // Nobody has a token of a class that is gone, and runners of one that is paused are given nothing.
+        if self.stored.class.is_gone || self.stored.class.is_paused {
+            return;
+        }
         let now = self.now();
         let runner = format!("runner-{}", who % 3);
         let (others, is_first_version, retries) = (how & 2 == 0, how & 24 == 24, who & 4 == 0);
@@ -162,6 +166,30 @@ impl World {
                 self.follow(at, Vec::new());
             }
         }
+    }
+
+    /// An agent asks what it is to run. That changes nothing.
+    pub(super) fn ask_what_to_run(&mut self, agent: Option<usize>) {
+        let Some((_, at)) = self.speaker(agent) else { return };
+        let now = self.now();
+        let told = self.task(at).awaited(now).map(|claim| Some(claim.allocation.clone()));
+        assert_eq!(told, self.model(at).awaited(now.0));
+        self.follow(at, Vec::new());
+    }
+
+    /// A runner asks for a token to send what an agent has left, now and then of a claim that is long over. That changes
+    /// nothing.
+    pub(super) fn send_the_rest(&mut self, agent: Option<usize>, how: u8) {
+        let Some(agent) = agent else { return };
+        let Agent { attempt, allocation, .. } = self.agents[agent].clone();
+        let of = if how & 3 == 0 { usize::from(how) % self.stored.attempts.len() } else { attempt };
+        if of >= self.stored.attempts.len() {
+            return;
+        }
+        let now = self.now();
+        let answer = self.task(of).rest(Some(&allocation), now);
+        assert_eq!(answer, self.model(of).rest(&allocation, now.0));
+        self.follow(of, Vec::new());
     }
 
     pub(super) fn give_back(&mut self, agent: Option<usize>, how: u8) {
