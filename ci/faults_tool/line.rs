@@ -33,7 +33,7 @@ impl Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
-    /// Nobody listens.
+    /// Connections are refused, since no socket listens.
     Refuse,
     /// Connections are taken, and nothing on them goes anywhere ever again.
     Vanish,

@@ -1,4 +1,4 @@
-//! One row of the table: a control plane, runners and a line of its own, work, a fault, and the account of it.
+//! A row of the table: a control plane, runners and a line of its own, work, a fault, and the account of it.
 
 use crate::account::{self, Count, Done};
 use crate::dice::Dice;

@@ -21,7 +21,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(30);
 pub(super) enum Answered {
     /// Task that the runner has now.
     Task(Box<Task>),
-    /// None came up in time.
+    /// No task came up in time.
     Nothing,
     /// A task that this runner cannot read, such as one with a kind of step that it does not know.
     Unreadable {

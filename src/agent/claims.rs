@@ -29,7 +29,7 @@ pub(super) enum ClaimOutcome {
     Nothing,
     /// No task, and never one by this nonce: the next claim has another.
     NonceSpent,
-    /// This claim has got a task before, which nobody runs here: only a runner without a task claims.
+    /// A task that the nonce has got before. No agent runs it here: only a runner without a task claims.
     Held(Box<HeldTask>),
 }
 
@@ -266,7 +266,7 @@ impl Claims {
         }
     }
 
-    /// The same, and what came of it. One that has begun is left alone.
+    /// Gives a task back and returns the outcome. A task that has begun is left alone.
     pub(super) fn try_give_back(
         &mut self,
         task: &GivenBackTask<'_>,
@@ -336,7 +336,7 @@ pub(super) enum Returned {
     Over,
     /// It has begun, or its token is not taken.
     Begun,
-    /// Nobody answered; its lease will lapse.
+    /// No answer came; the lease of the task will lapse.
     Unheard,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Found {
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,
-    /// It is not the one at the start: this agent knows its pods.
+    /// This agent knows its pods, since this is not the sweep at the start.
     knows_own: bool,
 }
 

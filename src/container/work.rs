@@ -76,7 +76,7 @@ pub(super) enum Did {
     Created(Created),
     /// The account lacks a right; said of a creation, which was refused for it.
     LacksRight(String),
-    /// This much of the log is stored; nothing when it takes no more.
+    /// Bytes of the log that are stored; `None` when the control plane takes no more.
     Said(Option<u64>),
     /// Events, each with a key that changes when it is repeated.
     Events(Vec<(String, String)>),

@@ -32,7 +32,7 @@ const PREFIX_VARIABLES: [&str; 9] = [
 
 /// The end of a task whose agent has ended, as far as there is something to do about it.
 enum Ending {
-    /// Nothing: it is reported.
+    /// The task is reported, and nothing is left to do.
     Done,
     /// It is back in the queue, since it cannot begin on this host.
     GivenBack(String),

@@ -224,7 +224,7 @@ mod tests {
         assert!(Group::below(mounted.path(), "1:cpu:/own\n", "x").is_none());
     }
 
-    /// As far as ordinary files can tell: who stands where, and what is written.
+    /// Checks with ordinary files which process stands in which group, and which limits are written.
     #[test]
     fn limits_are_given_from_above_to_a_group_without_the_runner() {
         let mounted = tempfile::tempdir().unwrap();

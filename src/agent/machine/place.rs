@@ -109,7 +109,7 @@ fn files(working_directory: &Path, state_directory: Option<&Path>) -> Vec<PathBu
     files
 }
 
-/// `None` where no lock can be had.
+/// Opens or makes the file of a lock; `None` where the system refuses.
 fn open(path: &Path) -> Option<File> {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(false).mode(0o644);

@@ -1,4 +1,4 @@
-//! One watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions that have
+//! A watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions that have
 //! expired and silence are its own affair.
 
 use super::client::Kube;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The API server ends a watch after this long, in seconds.
 const WATCH_SECONDS: u64 = 60;
-/// Everything is listed anew after this long, in case that a change was lost.
+/// All pods are listed anew after this long, in case that a change was lost.
 const RELIST: Duration = Duration::from_secs(300);
 /// Pause between two watches.
 const BETWEEN: Duration = Duration::from_millis(50);
