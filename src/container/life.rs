@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A quota without room is asked again after this long; claims pause as long, also where the account lacks a right.
 pub(super) const FULL_PAUSE: Duration = Duration::from_secs(30);
-/// The longest that a quota may be without room before its task is given up.
+/// The longest that a quota may lack room before its task is given back.
 const FULL_PATIENCE: Duration = Duration::from_secs(300);
 /// A pod that somebody deletes is gone after this long, or its node is.
 const DELETED_PATIENCE: Duration = Duration::from_secs(120);

@@ -348,7 +348,7 @@ mod tests {
         assert!(!bench.running.closed);
     }
 
-    /// Nobody is named where there is no `/proc`.
+    /// Linux alone, since `/proc` names the holders of the output.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_secret_in_the_arguments_of_whoever_holds_the_output_is_masked_wherever_it_stands() {

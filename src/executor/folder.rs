@@ -34,7 +34,7 @@ enum Attempt {
     Held(Locks),
     /// Another process has the folder, or one around or inside it.
     Busy,
-    /// It is not there any more.
+    /// The folder is not there any more.
     Gone,
 }
 
@@ -159,7 +159,7 @@ pub(super) fn is_held(folder: &Path) -> bool {
     has_lock(folder) && matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
 }
 
-/// Those who hold a folder, or one around or inside it, for people.
+/// Names the tasks that hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
     folder_names::holder(&ways(&real(path)))
 }

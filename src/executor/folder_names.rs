@@ -106,8 +106,8 @@ fn workers(folder: &Path) -> Vec<Worker> {
     String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()
 }
 
-/// Those who work in a folder, around or inside it, for people: of other tasks, whose secrets this one does not know, so that
-/// no arguments are told.
+/// Names the tasks that work in a folder, around or inside it, for people. Arguments are left out: their
+/// secrets are not known to this task, so that none could be masked.
 pub(super) fn holder(ways: &[PathBuf]) -> String {
     let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, process.name);
     let tell = |worker: Worker| {

@@ -47,7 +47,7 @@ pub enum Phase {
     Fenced,
     /// The steps have ended; events, output and the end are on their way.
     Delivering,
-    /// Nothing more is said.
+    /// The agent sends nothing more.
     Over,
 }
 
@@ -176,7 +176,7 @@ impl Life {
         }
     }
 
-    /// Everything is said, or given up.
+    /// The outcome is reported, or given up.
     pub fn over(&mut self) {
         self.phase = Phase::Over;
     }

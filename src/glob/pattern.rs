@@ -29,9 +29,9 @@ pub(super) type Alternatives = Vec<Alternative>;
 /// A pattern without braces.
 #[derive(Debug)]
 pub(super) struct Alternative {
-    /// It begins with a slash.
+    /// Whether the pattern begins with a slash.
     pub(super) absolute: bool,
-    /// It ends with a slash.
+    /// Whether the pattern ends with a slash.
     pub(super) folder: bool,
     /// Parts between its slashes.
     pub(super) parts: Vec<ComponentPattern>,

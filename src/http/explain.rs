@@ -67,7 +67,7 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// One line: the cause, and after a semicolon what to do when that is known.
+/// Says in one line the cause, and after a semicolon what to do when that is known.
 pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
     let (far, proxy) = (way.far(), way.proxy);
     // The socket leads to the proxy, where there is one.

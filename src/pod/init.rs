@@ -252,7 +252,7 @@ impl Init {
         Ok(pid)
     }
 
-    /// As the user of the config, where the image has it.
+    /// Has the command run as the user that the config names, where the image has that user.
     fn switch_user(&self, command: &mut Command) {
         let Some(wanted) = &self.pod.user else { return };
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! A watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions that have
-//! expired and silence are its own affair.
+//! A watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions
+//! that have expired and silence are its own affair.
 
 use super::client::Kube;
 use super::fault::ClusterFault;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How soon a step that waits for room looks again by itself.
 const LOOK: Duration = Duration::from_secs(1);
-/// So many looks in vain are enough in a task that is cancelled.
+/// Looks in vain after which a cancelled task waits no more.
 const MOST_VAIN_LOOKS: u32 = 5;
 
 impl Reporter {

@@ -127,7 +127,7 @@ pub fn has_descendants() -> bool {
     !left_behind().is_empty()
 }
 
-/// Those who may hold the output of a step: whatever this process has started.
+/// Processes that may hold the output of a step: all that this process has started.
 pub fn holders(_: &os::HeardPipe) -> Vec<Descendant> {
     left_behind().iter().map(named).collect()
 }

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// An archive that is uploaded and has no name yet.
 pub(super) struct Uploaded {
     pub(super) archive: Archive,
-    /// Its content, for people.
+    /// Content of the archive, for people.
     pub(super) summary: String,
 }
 
