@@ -19,8 +19,8 @@ pub(super) enum Beginning {
     Begun,
     /// The task is not this agent's any more: it was given back, or has ended at the control plane.
     Over,
-    /// The task has not begun and could not be given back; a sentence for people. The runner has been told, or
-    /// learns from the exit code that the task is lost.
+    /// The task has not begun and could not be given back; a sentence for people. The runner has been told,
+    /// or learns from the exit code that the task is lost.
     Failed(String),
 }
 

@@ -1,4 +1,4 @@
-//! Everything that is stored, one file after the other: for the sweep, for checks and for backups.
+//! All stored files, one after the other: for the sweep, for checks and for backups.
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error};

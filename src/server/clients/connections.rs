@@ -23,7 +23,7 @@ const TIME_TO_SHOW: Duration = Duration::from_millis(500);
 pub struct ConnectionLimits {
     /// All of them.
     pub all: usize,
-    /// Those that have shown no token.
+    /// Connections that have shown no token.
     pub unknown: usize,
 }
 
@@ -141,7 +141,7 @@ pub struct Connections {
     next: AtomicUsize,
     /// Connections by their number: the oldest is the first.
     unknown: Mutex<BTreeMap<u64, Weak<AcceptedConnection>>>,
-    /// The others.
+    /// Connections that have shown a token, by their number.
     known: Mutex<BTreeMap<u64, Weak<AcceptedConnection>>>,
     /// Connections that were closed to make room, ever: unknown ones, and others.
     evicted: AtomicUsize,
@@ -273,7 +273,7 @@ fn of_greatest(all: &[&Arc<AcceptedConnection>]) -> Vec<Arc<AcceptedConnection>>
 /// Whether a connection is taken in.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is, and this is what is known of it.
+    /// The connection is taken in.
     In(Arc<AcceptedConnection>),
     /// All others are known, have calls, and are of several holders: there is no room.
     Full,

@@ -35,13 +35,13 @@ pub struct Claimer {
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// A task.
+    /// The task that is handed out.
     Task(HandedOut),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
-    /// There is none for this runner.
+    /// No task for this runner.
     Nothing {
-        /// One that waits may be claimed by it from then on.
+        /// The time from which this runner may claim a task that waits.
         again_at: Option<Millis>,
     },
 }
@@ -49,7 +49,7 @@ pub enum Claimed {
 /// A task that is handed out.
 #[derive(Clone, Debug)]
 pub struct HandedOut {
-    /// The task.
+    /// The task in the form of the answer.
     pub described: Description,
     /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
     pub claimed: String,

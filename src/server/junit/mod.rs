@@ -77,7 +77,7 @@ pub struct Cases<R: Read> {
 /// An element outside of test cases, as a rule a suite.
 struct Around {
     name: String,
-    /// Its own name, for people.
+    /// Name that the report gives the element, for people.
     title: Option<String>,
     /// File that it names.
     file: Option<String>,
@@ -86,7 +86,7 @@ struct Around {
     failing_before: u64,
 }
 
-/// One step through a file.
+/// A part of a file, as far as the reader looks at it.
 enum Piece {
     Open { name: String, attributes: Box<Attributes>, is_empty: bool },
     Close(String),
@@ -470,7 +470,7 @@ impl<R: Read + Seek> Cases<R> {
     fn opened(&mut self, tag: tag::Tag, is_empty: bool) -> Piece {
         let tag::Tag { mut name, mut attributes, faults } = tag;
         faults.into_iter().for_each(|fault| self.note(fault));
-        // Such names are nobody's, and must not hide a failure.
+        // Other spellings of a failure, and other words for one, must not hide it.
         let small = name.to_ascii_lowercase();
         let meant = if MEANS_FAILURE.contains(&small.as_str()) { "failure" } else { &small };
         if meant != name && (result_of(meant) != TestResult::Success || meant == "testcase") {

@@ -185,7 +185,7 @@ fn the_first_failure_counts_and_long_messages_are_cut() {
     let cases = parse(xml.as_bytes()).expect("valid");
     assert_eq!(cases[0].result, TestResult::Failure);
     assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
-    // What comes behind the cut would fit, and is no part of it.
+    // Text behind the cut would fit, and is no part of the message.
     let xml = format!("<testsuite><testcase><failure>a{long}<![CDATA[b]]></failure></testcase></testsuite>");
     assert_eq!(parse(xml.as_bytes()).expect("valid")[0].message.len(), LONGEST_MESSAGE - 1);
 }

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 /// Most pieces of a running step's output before other steps have their turn.
 const TURN: usize = 8;
 
-/// One thing that a watcher is told.
+/// A piece of news for a watcher.
 #[derive(Clone, Debug)]
 pub struct Notification {
     /// The event. The `data` of an output event is empty.
@@ -35,7 +35,7 @@ pub fn follow(state: Shared, pipeline: PipelineId, chunk_bytes: usize) -> mpsc::
     receiver
 }
 
-/// One thing that events are about.
+/// A subject of events.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     /// A workflow or a job, by its id.
@@ -60,7 +60,7 @@ struct Output {
     job: String,
     execution: u32,
     step: u32,
-    /// Its end is told after all of its output.
+    /// Extent of the output, whose end is told after all of its bytes.
     extent: Extent,
 }
 

@@ -30,12 +30,12 @@ const AFTER: u64 = 540;
 /// A GitHub App.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
-    /// Its App ID or client ID.
+    /// App ID or client ID.
     pub id: String,
     /// The id of its installation; `None`: the forge is asked for the one of each repository.
     #[serde(default)]
     pub installation: Option<String>,
-    /// Its private key, as PEM.
+    /// Private key of the App, as PEM.
     pub key: Secret,
 }
 

@@ -68,9 +68,9 @@ impl SealedFor<'_> {
 /// The reason why a value cannot be sealed or opened. It says nothing of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealError {
-    /// It was sealed with another key.
+    /// The value was sealed with another key.
     OtherKey,
-    /// It is damaged, or stands in a place that it was not sealed for.
+    /// The value is damaged, or stands in a place that it was not sealed for.
     Damaged,
     /// The system gave no random bytes.
     NoRandomness,

@@ -45,7 +45,7 @@ where
     done
 }
 
-/// One pass: rows first, then the bytes that nothing names any more.
+/// Sweeps once: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
     let keeping = &state.settings.keeping;
     let before = move |kept: Duration| Millis::now().minus(kept);

@@ -1,4 +1,4 @@
-//! One job: why it failed or what it is doing, its steps, and the log of one of them.
+//! A job: why it failed or what it is doing, its steps, and the log of one of them.
 
 use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
@@ -55,7 +55,7 @@ enum Time {
 }
 
 impl Time {
-    /// As addresses have it.
+    /// The part of an address that asks for these times.
     fn query(time: Option<Self>) -> &'static str {
         match time {
             None => "",
@@ -110,7 +110,7 @@ struct Chosen {
     note: String,
     part: Part,
     query: String,
-    /// The same without times.
+    /// Query that shows the log without times.
     untimed: String,
     is_running: bool,
 }

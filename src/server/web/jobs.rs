@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 /// Row of the table: one job, or one run of a job.
 pub(super) struct JobRow {
-    /// Its id, which is the anchor on the page of the workflow.
+    /// Id of the job, which is the anchor on the page of the workflow.
     pub(super) id: String,
     /// Name as expanded in its workflow.
     pub(super) name: String,
-    /// Its page; an approval has none.
+    /// Address of the job's page; an approval has none.
     pub(super) address: Option<String>,
     /// Number in the project.
     pub(super) number: Option<i64>,

@@ -26,7 +26,7 @@ pub async fn drain(request: Request, next: Next) -> Response {
     drain_after(request, |request| next.run(request)).await
 }
 
-/// The same around any future.
+/// Runs any future, and reads what is left of the request.
 pub async fn drain_after<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
 where
     F: Future<Output = Response>,

@@ -314,7 +314,7 @@ mod tests {
                 before = commit(at);
             }
             let (mut told, mut built) = ([0; 3], Vec::new());
-            // Whoever is left over tells at the end.
+            // Hooks that are left over tell at the end.
             let rest = (0..3).flat_map(|hook| std::iter::repeat_n(hook, ways.len()));
             for hook in turns.into_iter().chain(rest) {
                 let Some((before, after)) = ways.get(told[hook]) else { continue };

@@ -86,7 +86,7 @@ pub struct Push {
     /// The branch was made at a commit that was there before.
     #[serde(default)]
     pub brings_nothing: bool,
-    /// Nobody told whether a branch that was made has commits of its own: git is asked.
+    /// The teller does not know whether a new branch has commits of its own: git is asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_untold: bool,
     /// Only tries whether the hook works.
@@ -101,10 +101,10 @@ pub struct Push {
     /// The teller of it.
     #[serde(default)]
     pub told_by: Teller,
-    /// It was told of before.
+    /// How this push was told of before; absent for news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
-    /// It was left out because no pull request from its branch was known.
+    /// The push was left out because no pull request from its branch was known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_pull: bool,
     /// Author of the push.
@@ -169,7 +169,7 @@ impl Action {
 pub struct Pull {
     /// Kind of the change.
     pub action: Action,
-    /// Its number in the repository.
+    /// Number of the pull request in the repository.
     pub number: u64,
     /// Title of the pull request, as text.
     pub title: String,
@@ -207,13 +207,13 @@ pub struct Pull {
     /// The teller of it.
     #[serde(default)]
     pub told_by: Teller,
-    /// It was told of before.
+    /// How this change was told of before; absent for news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
-    /// It was not known to be open before.
+    /// The pull request was not known to be open before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_news: bool,
-    /// It stands for a push that was left out as long as this pull request was not known.
+    /// The change stands for a push that was left out as long as this pull request was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answers_push: bool,
     /// Login of its author.

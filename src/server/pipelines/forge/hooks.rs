@@ -22,7 +22,7 @@ pub(super) struct Hooks {
     secret: String,
 }
 
-/// Those of a page of the list that lead here.
+/// Webhooks of a page of the list that lead here.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Ours {
     /// Their ids, the oldest first.

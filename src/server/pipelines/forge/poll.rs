@@ -225,7 +225,7 @@ fn note(
     now: Millis,
 ) -> Result<bool, StoreError> {
     let seen = forge::refs(tx, &project.id)?;
-    // What a webhook told meanwhile may be newer than the list: the next look compares it.
+    // A webhook may have told of a newer state than the list has: the next look compares it.
     let is_told = |name: &str| deliveries::is_told_after(tx, &project.id, name, look.last);
     let (mut changes, mut is_whole) = (Vec::new(), true);
     if connection.is_listed {

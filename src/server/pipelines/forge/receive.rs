@@ -45,13 +45,13 @@ impl Received {
         Self { status, message: message.into(), pipelines: Vec::new() }
     }
 
-    /// One text for whoever is not believed, so that it tells nothing about what is here.
+    /// The refusal of a sender without proof. Its words are always the same, and tell nothing of what is here.
     pub fn unauthorized() -> Self {
         Self::new(401, "this is no address of a project, or the delivery is not signed with its secret")
     }
 }
 
-/// Everything that is known of a project before a delivery is looked at.
+/// Facts about a project that a delivery is judged by.
 struct Known {
     project: Project,
     connection: Connection,
@@ -80,12 +80,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// One that nobody knows who sent it.
+    /// Makes the refusal of a delivery from an unknown sender.
     pub fn stranger(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: false }
     }
 
-    /// One that was signed as it should be.
+    /// Makes the refusal of a delivery whose signature is right.
     fn signed(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: true }
     }
@@ -297,7 +297,7 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
             let is_known = known.connection.repository.is_some();
             forge::pin(tx, &project.id, id, full_name)?;
             if is_known && !full_name.is_empty() && forge::rename(tx, &project.id, id, full_name)? {
-                // What the old name led nowhere with is told by the new one.
+                // Statuses that the old name led nowhere with are sent at once under the new one.
                 reports::hurry(tx, &project.id, now)?;
                 tx.effect(Effect::Connected);
             }

@@ -23,7 +23,7 @@ const CAME_LATE: &str = "it came late: the pull request has changed since";
 
 /// The delivery that changes are taken from.
 pub(super) struct Stored<'a> {
-    /// Its place in the list.
+    /// Place of the delivery in the list.
     pub(super) seq: i64,
     /// Project that the delivery is for.
     pub(super) project: &'a Project,
@@ -39,9 +39,9 @@ pub(super) struct Stored<'a> {
 
 /// Fate of a change for now.
 pub(super) enum Taken {
-    /// It waits to be worked off; this is the id that its pipeline gets.
+    /// The change waits to be worked off; this is the id that its pipeline gets.
     Waits(PipelineId),
-    /// It needs no pipeline, for this reason.
+    /// The change needs no pipeline, for this reason.
     Skipped(String),
 }
 
@@ -56,7 +56,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
             push.told_by = of.by.clone();
             push.same = told_before(tx, project, push, of.since)?;
             if push.same.is_some() && of.by == Teller::Look {
-                // Whoever looks knows where it is, told or not.
+                // A look has seen where the ref is, also when a webhook told of the push first.
                 let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
                 forge::see_ref(tx, project, &push.reference, object)?;
             }

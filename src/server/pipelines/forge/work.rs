@@ -108,13 +108,13 @@ async fn hand_out(
 
 /// End of the work on a change.
 enum End {
-    /// Its pipeline was made, and the change is done with it.
+    /// The pipeline was made, and the change is done with it.
     Started,
-    /// It needs none.
+    /// The change needs no pipeline.
     Skipped(String),
-    /// It cannot be worked off.
+    /// The change cannot be worked off.
     Failed(String),
-    /// It is tried again.
+    /// The change is tried again.
     Later(String),
 }
 

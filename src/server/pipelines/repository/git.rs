@@ -1,4 +1,4 @@
-//! One git command: no shell, no questions, a deadline, bounded output.
+//! A git command: no shell, no questions, a deadline, bounded output.
 
 use crate::server::pipelines::repository::access::Files;
 use crate::server::pipelines::repository::address::Protocol;

@@ -81,7 +81,7 @@ impl Reference {
         }
     }
 
-    /// Its kind and its name, for messages.
+    /// Kind and name of the reference, for messages.
     fn said(&self) -> (&'static str, &str) {
         match self {
             Reference::Branch(name) => ("branch", name),
