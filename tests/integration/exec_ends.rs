@@ -28,7 +28,7 @@ workflows:
         .exits(1)
         .says("word-is-2")
         .says("jobs wait for an approval that was not given (`--approve one`, `--approve two`)");
-    // What was approved goes on, although something has failed.
+    // An approved job goes on, although another one has failed.
     exec(failed.path(), &["--approve", "two"]).exits(1).says("(`--approve one`)\n");
 }
 
@@ -271,7 +271,7 @@ fn a_repository_that_git_refuses_is_refused_with_its_advice_and_nothing_of_it_ru
         assert!(said.contains("git config --global --add safe.directory"), "{said}");
         assert!(!ran.exists() && !said.contains("word-is"), "{said}");
     }
-    // Who has called it safe has said so to git.
+    // A person who has called the folder safe has said so to git.
     fs::write(home.path().join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
     let (code, said) = exec(&[]);
     assert!(code == Some(0) && said.contains("word-is-two") && ran.exists(), "{code:?} {said}");

@@ -174,7 +174,7 @@ workflows: {\"w\\e]0;pwn\\a\": {jobs: [build]}}
 fn a_list_says_what_runs_and_why_other_things_do_not() {
     let folder = folder(GRAPH);
     fs::create_dir_all(folder.path().join("deep/er")).unwrap();
-    // What stands above a folder that is in no repository is not its.
+    // A folder that is in no repository does not get the config of the folder above.
     exec(&folder.path().join("deep/er"), &["--list"]).exits(2).says("deep/er/.circleci/config.yml");
     git(folder.path(), "init -qb main");
     // From a folder below, as the config is found from there, too.

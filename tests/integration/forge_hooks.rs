@@ -187,7 +187,7 @@ fn a_token_that_may_not_make_webhooks_is_told_of_with_the_right_that_is_missing(
         // Telling statuses needs another right: that goes on.
         assert!(answer["token_message"].is_null(), "{answer}");
     }
-    // Whoever runs the command is told by its exit code as well, and loses nothing of what it says.
+    // The command tells by its exit code as well, and prints all that it has to say.
     let output =
         server.admin_output(&["project", "connect", "gh/acme/hello", "--set-hook", "--rotate-secret"], "");
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -35,7 +35,7 @@ impl Connected<'_> {
         self.send(&headers, body.as_bytes()).status
     }
 
-    /// The same for a server that gives its deliveries no ids.
+    /// Sends a push of a server that gives its deliveries no ids.
     fn plain(&self, before: &str, after: &str) -> u16 {
         let body = json!({ "repository": "app.git", "pusher": "ada",
             "changes": [{ "ref": TOPIC, "before": before, "after": after }] })
@@ -110,7 +110,7 @@ fn a_plain_server_whose_deliveries_have_no_ids_is_heard_each_time() {
         assert_eq!(hook.plain(before, after), 200, "push {n} again");
     }
     assert_eq!(server.built("topic"), [&*a, &*b, &*a, &*b]);
-    // What somebody has kept and sends again is no push, however long ago it was.
+    // A delivery that somebody has kept and sends again is no push, however long ago it was.
     let day = "UPDATE forge_deliveries SET received_at_ms = received_at_ms - 86400000;
         UPDATE forge_events SET at_ms = at_ms - 86400000;";
     server.database().execute_batch(day).unwrap();

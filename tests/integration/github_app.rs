@@ -169,7 +169,7 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     github.lock().unwrap().granted = vec!["contents: read", "statuses: write"];
     let shown = server.call("GET", &of_project, None);
     assert_eq!((&shown["contents"], &shown["statuses"]), (&json!("granted"), &json!("granted")));
-    // What was granted and is no more is not told from memory.
+    // A right that was granted and is no more is not told from memory.
     github.lock().unwrap().granted.clear();
     let shown = server.call("GET", &of_project, None);
     assert!(shown["contents"].as_str().unwrap().contains("`Contents: Read-only`"), "{shown}");

@@ -33,7 +33,7 @@ fn config(jobs: &str) -> String {
     format!("version: 2.1\n{jobs}")
 }
 
-/// One job of these steps.
+/// A job of these steps.
 fn job(steps: &str) -> String {
     config(&format!(
         "jobs:\n  j:\n    machine: true\n    resource_class: a/b\n    steps:\n{steps}\nworkflows: {{w: {{jobs: [j]}}}}\n"

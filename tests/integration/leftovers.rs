@@ -115,7 +115,7 @@ fn a_runner_without_its_record_finds_the_agent_that_still_runs() {
     }
 }
 
-/// As an ordinary user, who may not read the environment of a task agent.
+/// Checks as an ordinary user, who may not read the environment of a task agent.
 fn agent_is_found(record: &str) {
     let server = ControlPlane::start();
     let folder = tempfile::tempdir().unwrap();

@@ -139,7 +139,7 @@ fn an_ended_token_ends_its_streams() {
     assert!(rest.contains("\"end\""), "{rest}");
 }
 
-/// Everything that changes what is set up.
+/// Calls that change what is set up.
 fn changes(
     project: &str,
     class: &str,

@@ -70,7 +70,7 @@ fn what_the_task_agent_of_a_prefix_that_ended_well_has_left_is_removed_and_its_t
 fn a_task_whose_agent_was_killed_behind_a_prefix_that_ended_well_is_lost_with_what_it_said() {
     let server = ControlPlane::start();
     server.answer("/steps/1/output", 503, "{}");
-    // What the step has said is kept once the task agent has tried to send it.
+    // The output of the step is kept once the task agent has tried to send it.
     let kill = "until test -e $DIR/heard; do sleep 0.05; done; kill -9 $!; wait; exit 0";
     let again = "if test -e $DIR/heard; then exec \"$@\"; fi";
     let machine = behind(&server, &format!("{again}\nstart \"$@\"; {kill}"));

@@ -20,7 +20,7 @@ impl Server {
         self.answer_to(&self.token, method, path, body)
     }
 
-    /// The same with somebody's token.
+    /// Makes a call with somebody's token and takes any answer.
     pub(crate) fn answer_to(
         &self,
         token: &Secret,

@@ -30,7 +30,7 @@ impl Manager {
         Self { socket, heard: String::new().into() }
     }
 
-    /// Everything that was said so far, a line for each assignment, a dash for each message.
+    /// The text that was said so far, a line for each assignment, a dash for each message.
     fn heard(&self) -> String {
         let mut buffer = [0; 4096];
         while let Ok(n) = self.socket.recv(&mut buffer) {

@@ -246,7 +246,7 @@ fn a_report_for_which_the_host_has_no_room_is_no_success() {
     assert!(end["message"].as_str().unwrap().contains("No space left"), "{end}");
 }
 
-/// The same where archives are written.
+/// Archives are written to the same full disk.
 #[test]
 fn an_archive_for_which_the_host_has_no_room_is_no_fault_of_the_job() {
     let key = "v1".to_owned();

@@ -74,12 +74,12 @@ pub fn environment(_: &Stat) -> Option<Vec<u8>> {
     None
 }
 
-/// Nothing is told of who holds a pipe.
+/// No holders: the system does not tell who has a pipe.
 pub fn holders<T>(_: &T) -> Vec<Stat> {
     Vec::new()
 }
 
-/// Nothing is told of what a process has open.
+/// Always false: the system does not tell what a process has open.
 pub fn has_open(_: i32, _: &std::path::Path) -> bool {
     false
 }

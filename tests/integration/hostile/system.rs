@@ -94,7 +94,7 @@ fn control_groups_are_not_needed() {
     assert!(emulated() || server.output("cgroup-1", 3).contains("sleep 1003"));
 }
 
-/// As a host whose groups are all of version 1. That of the runner is one that can freeze.
+/// Mounts of a host whose groups are all of version 1. That of the runner is one that can freeze.
 const VERSION_1: &str = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/freezer
     mount -t cgroup -o freezer none /sys/fs/cgroup/freezer";
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// One browser, with its cookies.
+/// A browser, with its cookies.
 #[derive(Clone)]
 pub(super) struct Reader {
     host: String,
