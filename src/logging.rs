@@ -28,7 +28,7 @@ pub enum Format {
     Json,
     /// `<6>message key=value`: what the journal of systemd reads; it knows the time.
     Journal,
-    /// No log.
+    /// No record is written.
     None,
 }
 

@@ -53,7 +53,7 @@ pub fn print_bytes(bytes: &[u8]) -> Outcome {
 
 /// Exit codes of the program.
 pub mod exit {
-    /// Success.
+    /// The program did what it was asked to.
     pub const OK: u8 = 0;
     /// A job failed, or the program could not do what it was asked.
     pub const FAILED: u8 = 1;

@@ -330,11 +330,11 @@ fn limits(settings: &Settings) -> Limits {
 /// Outcome of giving a task back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returned {
-    /// It had not begun, and is another runner's now.
+    /// The task had not begun, and may be another runner's now.
     Back,
-    /// It had ended before.
+    /// The task had ended before.
     Over,
-    /// It has begun, or its token is not taken.
+    /// The task has begun, or its token is not taken.
     Begun,
     /// No answer came; the lease of the task will lapse.
     Unheard,

@@ -51,15 +51,15 @@ impl Limits {
 /// Why a runner ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// It was asked to.
+    /// The runner was asked to stop.
     Stopped,
     /// Mode `single-task`, and the task is over.
     SingleTask,
     /// `runner.idle_timeout` passed without a task.
     Idle,
-    /// It was asked to leave a running task to the next runner.
+    /// The runner was asked to leave a running task to the next runner.
     Left,
-    /// It cannot go on; what to do about it.
+    /// The runner cannot go on; the text says what to do about it.
     Fatal(String),
 }
 

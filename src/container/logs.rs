@@ -111,11 +111,11 @@ fn text_of(line: &[u8]) -> &[u8] {
 /// A line that was read.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
-    /// Its end is missing: the connection broke, or there is no more.
+    /// The line has no end: the connection broke, or there is no more.
     Cut,
-    /// It was taken before.
+    /// The line was taken before.
     Known,
-    /// It goes on.
+    /// The line follows those that were taken.
     New,
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Found {
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,
-    /// This agent knows its pods, since this is not the sweep at the start.
+    /// Whether this agent knows its pods; false in the sweep at the start.
     knows_own: bool,
 }
 

@@ -66,11 +66,11 @@ pub(super) enum WorkOrder {
 
 /// Outcome of an order.
 pub(super) enum Did {
-    /// It is done.
+    /// The order is done.
     Done,
     /// The task is not this runner's any more.
     Over,
-    /// It failed, and may succeed later; a sentence for people, and how long to wait at least.
+    /// The order failed, and may succeed later; a sentence for people, and how long to wait at least.
     Again(String, Duration),
     /// Outcome of a creation.
     Created(Created),

@@ -1,6 +1,6 @@
-//! One task from start to finish: the task agent, `runlet task`.
+//! The task agent, `runlet task`, which takes a task from start to finish.
 //!
-//! It reads one [`TaskInput`] on standard input, runs the steps in order, streams their output and
+//! The agent reads a [`TaskInput`] on standard input, runs the steps in order, streams their output and
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Jobs of a pipeline.
 const JOBS: usize = 50;
-/// Time in which everything has ended, on any machine: a task whose agent was killed between its claim and its
-/// pod waits for the end of its lease.
+/// Time in which everything has ended, on any machine: a task whose agent was killed between its claim and
+/// its pod waits for the end of its lease.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Numbers that look random and are the same for the same seed.

@@ -34,9 +34,9 @@ const PREFIX_VARIABLES: [&str; 9] = [
 enum Ending {
     /// The task is reported, and nothing is left to do.
     Done,
-    /// It is back in the queue, since it cannot begin on this host.
+    /// The task is back in the queue, since it cannot begin on this host.
     GivenBack(String),
-    /// It has to be given back for this reason.
+    /// The task has to be given back with this token, for this reason.
     NotBegun(String, Secret),
     /// To send what the agent has left, and to report it lost.
     Lost(Death),

@@ -41,7 +41,7 @@ struct Line {
 
 /// How a watch ended.
 enum End {
-    /// It may go on from this version.
+    /// The watch may go on from this version.
     GoOn(String),
     /// The version has expired, or it is time to list anew.
     Relist,

@@ -21,7 +21,7 @@ const TIME_TO_SHOW: Duration = Duration::from_millis(500);
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// All of them.
+    /// All connections.
     pub all: usize,
     /// Connections that have shown no token.
     pub unknown: usize,

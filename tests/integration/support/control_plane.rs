@@ -67,7 +67,7 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Plain HTTP.
+    /// Starts a control plane on a free port, with plain HTTP.
     pub(crate) fn start() -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), None)
     }

@@ -132,19 +132,19 @@ impl Push {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// It was made.
+    /// The pull request was made.
     Opened,
-    /// It has a new head.
+    /// The pull request has a new head.
     Synchronize,
-    /// It was opened again.
+    /// The pull request was opened again.
     Reopened,
-    /// It was closed, merged or not.
+    /// The pull request was closed, merged or not.
     Closed,
-    /// It left being a draft.
+    /// The pull request left being a draft.
     ReadyForReview,
     /// A label was added or removed.
     Labeled,
-    /// Its text or its base was changed, or something else of no matter.
+    /// The text or the base was changed, or something else of no matter.
     #[default]
     Edited,
 }

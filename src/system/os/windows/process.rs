@@ -26,7 +26,7 @@ impl Pid {
         Self::from_raw(child.id() as i32)
     }
 
-    /// The number.
+    /// Number of the process; never 0.
     pub fn as_raw_nonzero(self) -> NonZeroI32 {
         self.0
     }
