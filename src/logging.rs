@@ -328,7 +328,7 @@ mod tests {
     fn written(format: Format, message: &str, fields: &[(&'static str, &str)]) -> String {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
         let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        // One expression: Rust 1.85 drops the arguments at its end.
+        // A single expression: Rust 1.85 drops the arguments at its end.
         line(
             format,
             now,

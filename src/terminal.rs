@@ -87,7 +87,7 @@ pub fn line(line: &[u8]) -> Vec<u8> {
                     after => after,
                 }
             }
-            // One character of a sequence that selects a character set follows.
+            // A character that selects a set follows.
             kind if selects_set(kind.into()) => sequence.get(1..).unwrap_or_default(),
             b' '..=b'~' => sequence,
             _ => tail,

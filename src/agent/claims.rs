@@ -204,7 +204,7 @@ impl Claims {
         tell(notice);
         self.board.claimed("failed");
         self.trouble = error.to_string();
-        // The same answer would come again for the same nonce.
+        // A claim with the same nonce would get the same answer again.
         let http::Error::TooLong { claimed, .. } = error else { return ClaimOutcome::Nothing };
         if let Some((task, allocation)) = claimed.as_deref().and_then(calls::claimed) {
             self.lost(&task, Some(allocation), &self.trouble.clone());
@@ -217,7 +217,7 @@ impl Claims {
         let token = self.token.clone();
         let heard = self.until_heard("report the lost task", id, Level::Cancel, |client| {
             match calls::lost(client, &token, id, allocation, message) {
-                // It is not this runner's any more.
+                // The task is not this runner's any more.
                 Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
                     record!(Info, task_id = id; "the lost task is known to be gone: {}", refusal.message);
                     Ok(())
@@ -242,7 +242,7 @@ impl Claims {
         let mut rest = None;
         let heard = self.until_heard("ask for the rest of the task", task, Level::Cancel, |client| {
             match calls::rest(client, &token, task, allocation, why) {
-                // It has not begun, has ended by itself, or this is an older control plane.
+                // The task has not begun, has ended by itself, or this is an older control plane.
                 Err(http::Error::Refused { status: 404 | 409, .. }) => Ok(()),
                 answer => answer.map(|token| rest = Some(token)),
             }

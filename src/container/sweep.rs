@@ -70,7 +70,7 @@ pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, ClusterF
                         there
                     }
                 });
-        // Those that this agent looks after are spared by it.
+        // Pods that this agent looks after are spared by it.
         if is_old(tools, &pod) {
             found.old.push(pod.clone());
         }

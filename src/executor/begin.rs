@@ -80,7 +80,7 @@ pub(super) fn failed(reporter: &Reporter, why: String, pause_seconds: u32) -> Be
             say(Said::Failed, Some(&why));
             Beginning::Over
         }
-        // Nothing was asked for yet, so another agent has begun it.
+        // No beginning was asked for yet, so another agent has begun the task.
         GaveBack::Begun => {
             reporter.over();
             Beginning::Over

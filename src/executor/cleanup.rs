@@ -274,7 +274,7 @@ mod tests {
             fs::create_dir_all(work.join(folder)).unwrap();
             fs::write(work.join(folder).join("file"), "").unwrap();
         }
-        // As by a task in a container, whose names and mounts are not seen here.
+        // A file held as by a task in a container, whose names and mounts are not seen here.
         let theirs = fs::File::open(work.join("a/theirs")).unwrap();
         let held = try_take(theirs, Share::Alone).unwrap();
         remove_working_directory(&work, Some(&Before::of(&work)), true);

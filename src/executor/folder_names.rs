@@ -100,7 +100,7 @@ fn workers(folder: &Path) -> Vec<Worker> {
         let is_near =
             name.starts_with(WORKED_IN) && (inside.starts_with(folder) || folder.starts_with(inside));
         let socket = format!("socket:[{}]", facts.split_ascii_whitespace().nth(6)?);
-        // One that was let go is still there as long as a process has the socket.
+        // A name that was let go is still there as long as a process has the socket.
         (is_near && HeldName::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
     };
     String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()

@@ -85,7 +85,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::system::keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
-        // Its text may quote what the job has given.
+        // The text of the panic may quote what the job has given.
         begin::say(Said::Words, panic.location().map(|place| format!("it panicked at {place}")).as_deref());
     }));
     let wrong = |why| Failure { code: exit::USAGE, message: why };

@@ -248,7 +248,7 @@ pub(super) fn real(path: &Path) -> PathBuf {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Ok(found), ..) => found,
         (Err(_), Some(parent), Some(name)) => real(parent).join(name),
-        // It ends in `..`, or there is not even a root: nothing that is inside of anything.
+        // The path ends in `..`, or there is not even a root: nothing that is inside of anything.
         (Err(_), ..) => PathBuf::new(),
     }
 }

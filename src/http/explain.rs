@@ -212,7 +212,7 @@ pub(super) fn tls(error: &rustls::Error, peer: Peer<'_>, presents: bool) -> Stri
                 format!("{peer} does not speak TLS there; check scheme and port of the address")
             }
         },
-        // None is ever presented to those.
+        // A certificate of the client is never presented to a service.
         #[cfg(feature = "server")]
         AlertReceived(alert) if matches!(peer, Peer::Service(_)) => {
             format!("{peer} refused the TLS connection ({alert:?})")

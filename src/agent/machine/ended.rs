@@ -135,7 +135,7 @@ impl Tasks {
             None => self.explain_prefix(watched, code, end),
         };
         match (not_begun, watched.token.clone()) {
-            // Its agent has given it back.
+            // The agent has given the task back.
             (Some(why), _) if is_reported => return Ending::GivenBack(why),
             (Some(why), Some(token)) => return Ending::NotBegun(why, token),
             _ if self.is_unsure(watched, end) => {}

@@ -87,7 +87,7 @@ impl Group {
         fs::create_dir_all(&own).map_err(|error| failed("make a group", error))?;
         let members = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
         for pid in members.lines() {
-            // One that has ended meanwhile needs no place.
+            // A process that has ended meanwhile needs no place.
             let _ = write_to(&own.join("cgroup.procs"), pid);
         }
         self.own = own;
@@ -143,7 +143,7 @@ impl Drop for Group {
             }
             let _ = write_to(&top.join("cgroup.procs"), "0").and_then(|()| fs::remove_dir(&self.own));
         }
-        // One with members stays.
+        // A group with members stays.
         let _ = fs::remove_dir(&self.folder);
     }
 }

@@ -58,7 +58,7 @@ impl Reporter {
         if state.journal.as_ref().is_some_and(is_there) {
             return;
         }
-        // As before, a disk that takes nothing leaves less behind.
+        // A disk that takes nothing leaves less behind, as before.
         state.journal = opening::write(&folder.join(EVENTS), &state.ledger.journal()).ok();
     }
 

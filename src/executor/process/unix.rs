@@ -145,7 +145,7 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
                 false if first => Signal::TERM,
                 false => continue,
             };
-            // Its arguments go with it: they are read before the signal.
+            // Arguments go with the process: they are read before the signal.
             signalled.entry(process.pid).or_insert_with(|| named(&process));
             let _ = rustix::process::kill_process(pid, signal);
         }

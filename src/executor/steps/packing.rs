@@ -58,7 +58,7 @@ pub(super) fn upload(
 ) -> Result<Option<Uploaded>, Error> {
     let file = private.join("archive");
     let result = upload_from(&file, private, control, reporter, log, Box::new(add));
-    // It may never have been made.
+    // The file may never have been made.
     let _ = remove_file(&file);
     result
 }

@@ -230,7 +230,7 @@ impl Outputs {
         }
         let key = (task.clone(), step);
         if !self.durable {
-            // It was written on this host a moment ago, by this process: to read it again would find what was written.
+            // The file was written by this process a moment ago: reading it again would find the same.
             self.written().remove(&key);
             return Ok(Checked::Whole);
         }

@@ -398,7 +398,7 @@ mod tests {
         let (quiet, parked) = (of(1, 1), of(2, 4));
         let _claims: Vec<_> = parked.iter().map(AcceptedConnection::call).collect();
         let greedy = of(3, 5);
-        // One of the greedy ones has just made a call.
+        // A greedy connection has just made a call.
         *lock(&greedy[0].since) += Duration::from_secs(600);
         let newcomer = of(4, 1);
         assert_eq!(

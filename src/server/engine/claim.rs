@@ -119,7 +119,7 @@ pub fn claim(
 /// name. People are told.
 fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), Error> {
     let name = &claimer.request.name;
-    // One that starts containers runs many tasks under its name.
+    // A runner that starts containers runs many tasks under its name.
     if claimer.request.takes.contains(&TaskKind::Container) {
         return Ok(());
     }

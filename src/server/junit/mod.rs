@@ -384,7 +384,7 @@ impl<R: Read + Seek> Cases<R> {
                 }
             }
         }
-        // One that ends before its failure is closed.
+        // A test case that ends inside its failure has that failure's message.
         if let Some(told) = told {
             case.message = told.message(&case.name);
         }
@@ -565,7 +565,7 @@ impl<R: Read + Seek> Iterator for Cases<R> {
         self.is_over = !matches!(next, Some(Ok(_)));
         match next {
             None => self.remark().map(|why| Err(Unreadable(why))),
-            // Nothing was read where there was no root.
+            // A file without a root had nothing that could be read.
             Some(Err(why)) if !self.has_root => Some(Err(why)),
             Some(Err(Unreadable(why))) => Some(Err(Unreadable(match self.remark() {
                 Some(remark) => format!("{why}; what stands before was {remark}"),

@@ -241,7 +241,7 @@ fn what_is_guessed_or_left_out_is_said_with_its_place() {
         (cases.len(), remark.as_str()),
         (1, "read with mistakes: there is text before the root, which is left out (at 1:1)")
     );
-    // Nothing is said of what is as it should be.
+    // A file as it should be gets no remark.
     let (_, remark) = told(
         "<testsuites failures='1' errors='0'><testsuite name='s' failures='1'><properties/>\n<testcase name='vector&lt;int&gt; Result<error>' time='1,5' status='run' result='completed'/><testcase><failure/></testcase><system-out>a <b> c</b></system-out></testsuite>\n</testsuites>\n",
     );

@@ -289,7 +289,7 @@ fn facts(job: &Job) -> Vec<(&'static str, String)> {
     let class = job.resource_class.clone().filter(|class| !class.is_empty());
     facts.extend(class.map(|class| ("class", class)));
     let begun = job.started_at.or(job.stopped_at);
-    // One that ends where it would have been queued never waited for a runner.
+    // A job that ends where it would have been queued never waited for a runner.
     let queued = job.queued_at.filter(|queued| begun.is_none_or(|begun| begun != *queued));
     facts.extend(queued.map(|queued| ("queued", shown::took(Some(queued), begun))));
     facts.extend(job.started_at.map(|at| ("started", format!("{} UTC", shown::moment(at)))));

@@ -49,7 +49,7 @@ fn depths(jobs: &[Job]) -> Vec<usize> {
     let places: HashMap<&str, usize> =
         jobs.iter().enumerate().map(|(place, job)| (job.name.as_str(), place)).collect();
     let mut depths = vec![0; jobs.len()];
-    // As often as there are jobs at most: each round settles one more of the longest way.
+    // Rounds are as many as there are jobs at most: each settles one more of the longest way.
     for _ in 0..jobs.len() {
         let mut is_settled = true;
         for (place, job) in jobs.iter().enumerate() {

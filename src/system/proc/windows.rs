@@ -15,7 +15,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
         parent: 0,
         group: 0,
         session: 0,
-        // Its number stays taken while somebody looks at it.
+        // The number stays taken while somebody looks at the process.
         zombie: process.WaitForSingleObject(Some(0)) == Ok(co::WAIT::OBJECT_0),
         stopped: false,
         start_time: number(created),

@@ -46,7 +46,7 @@ where
     let response = next(Request::from_parts(parts, body)).await;
     let left = tokio::time::timeout(PATIENCE, rest(shared));
     if is_endless {
-        // Its client may send nothing before it has the answer, and hears it although it sends.
+        // A client may send nothing before it has the answer, and hears the answer although it sends.
         tokio::spawn(left);
     } else {
         let _ = left.await;

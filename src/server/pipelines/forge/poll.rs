@@ -334,7 +334,7 @@ mod tests {
             forge::see_ref(tx, &id, MAIN, Some("a"))?;
             let last = deliveries::last_event(tx)?;
             let look = |last| Look { listed: vec![listed(MAIN, "a", "a")], steps: Steps::new(), last };
-            // It comes while the refs are listed.
+            // The push comes while the refs are listed.
             let push = Push {
                 reference: MAIN.to_owned(),
                 before: "a".to_owned(),
@@ -363,7 +363,7 @@ mod tests {
             take(tx, &of, Event::Push(push))?;
             let is_whole = note(tx, &project, &connection(0), &look(last), Millis(2))?;
             let after = (is_whole, forge::seen_ref(tx, &id, MAIN)?);
-            // One that begins later finds what it finds.
+            // A look that begins later finds what it finds.
             let is_whole = note(tx, &project, &connection(0), &look(last + 1), Millis(3))?;
             Ok((after, (is_whole, forge::seen_ref(tx, &id, MAIN)?)))
         };

@@ -63,7 +63,7 @@ fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Kno
     let Some(project) = read::project(view, project)? else { return Ok(None) };
     let mut known = Vec::new();
     for name in ["hook", "hook-before"] {
-        // One that cannot be opened believes nobody; the start of the control plane says so.
+        // A secret that cannot be opened believes nobody; the start of the control plane says so.
         known.extend(secrets::open(view, sealer, &project.id, name)?.and_then(Result::ok));
     }
     Ok(Some(Known { project, connection, secrets: known }))
@@ -97,7 +97,7 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
     let known = match state.store.read(move |view| known(view, &sealer, &id)).await {
         Ok(Some(known)) => known,
         Ok(None) => {
-            // As much work as for one that is there.
+            // An unknown project costs as much work as a known one.
             if let Some(content) = BodyContent::of(headers, body) {
                 let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
             }

@@ -186,7 +186,7 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
     let settings = projects::settings(tx, &project.id)?.unwrap_or_default();
     let mut replayed = Replayed { waiting: 0, left: None };
     for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
-        // One that cannot be read is said to be so by whoever works it off.
+        // An event that cannot be read is said to be so by whoever works it off.
         let decision = match Event::deserialize(&stored.event) {
             Ok(mut change) => decide(tx, project, &settings, &mut change, Some(stored.seq))?,
             Err(_) => BuildDecision::Start,
@@ -298,7 +298,7 @@ pub(super) fn is_built_by_pull(
     let place = place.unwrap_or(i64::MAX);
     let mut ahead = None;
     for stored in deliveries::building(view, project, branch, &push.commit)? {
-        // One that waits may come to nothing: whoever works off the push asks again.
+        // A waiting event may come to nothing: whoever works off the push asks again.
         let Ok(Event::Pull(pull)) = Event::deserialize(&stored.event) else { continue };
         if pull.is_fork || stored.state != EventState::Started {
             continue;
@@ -337,7 +337,7 @@ fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreEr
         }
         return forge::see_ref(tx, project, &push.reference, None);
     }
-    // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.
+    // A push that does not go on from where the ref was seen last may be late: git compares its commit.
     match forge::seen_ref(tx, project, &push.reference)? {
         Some(seen) if seen != push.before && seen != push.after && push.branch().is_some() => {
             push.late_for = Some(seen);

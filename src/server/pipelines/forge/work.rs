@@ -87,7 +87,7 @@ async fn hand_out(
         by_project.entry(event.project.clone()).or_default().push(event);
     }
     for (project, events) in by_project {
-        // One that frees its place wakes this loop.
+        // Work that ends frees a place and wakes this loop.
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
         let at_work = busy.enter(project);
         let state = state.clone();
@@ -220,7 +220,7 @@ async fn work_push(
         (None, Some(tag)) => Reference::Tag(tag.to_owned()),
         (None, None) => return Ok(End::Failed("it is no branch and no tag".to_owned())),
     };
-    // Its pull request may have waited as well when it came.
+    // The pull request may have waited as well when the push came.
     let (id, of, place) = (stored.project.clone(), push.clone(), stored.seq);
     if let Some(branch) = push.branch()
         && state.store.read(move |view| is_built_by_pull(view, &id, &of, Some(place))).await?

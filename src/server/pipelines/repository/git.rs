@@ -204,7 +204,7 @@ impl MirrorGit {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Its helpers (ssh, git-remote-https) end with it.
+            // Helpers of git (ssh, git-remote-https) end with it.
             .process_group(0)
             .kill_on_drop(true);
         command

@@ -97,7 +97,7 @@ impl Mirrors {
         if git.prepare().await.is_err() {
             return false;
         }
-        // One that is gone spoils the whole fetch: then the first has to do.
+        // A tip that is gone spoils the whole fetch: then the first has to do.
         for tips in [tips, &tips[..1]] {
             let mut fetch = vec!["fetch", "--quiet", "--no-tags", DEPTH, "--", url];
             fetch.extend(tips.iter().map(String::as_str));

@@ -356,7 +356,7 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     let refused = |_: io::Error| io::Error::from(io::ErrorKind::PermissionDenied);
     fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(refused)?;
     let made = File::options().read(true).write(true).create(true).truncate(false).open(&file);
-    // That of another user can be locked when it is opened for reading.
+    // The file of another user can be locked when it is opened for reading.
     made.or_else(|_| File::open(&file)).map_err(refused)
 }
 
