@@ -86,7 +86,7 @@ fn a_cancelled_task_ends_although_its_finish_hangs() {
         }
         server.wait_for(&format!("/tasks/{id}/stopped"));
         server.release("/stopped");
-        // Its agent waits for nothing more: the finish is still without an answer.
+        // The agent waits for nothing more: the finish is still without an answer.
         assert_eq!(runner.wait(), Some(0), "{}", runner.log());
         assert_eq!(server.output(id, 1), "done\n");
         assert!(runner.log().contains("outcome="), "{}", runner.log());

@@ -195,7 +195,7 @@ parameters: {on: {type: boolean, default: false}}
     for name in ["deep", "late", "nightly/deep"] {
         exec(root, &["--job", name]).exits(2).says(why).says("(jobs that apply: say)");
     }
-    // As the lines of a run name them.
+    // The names are those in the lines of a run.
     exec(root, &[]).exits(0).says("w/say").says("w2/say");
     exec(root, &["--job", "w2/say"]).exits(0).says("> echo said\nsaid\n").never_says("w/say");
     exec(root, &["--job", "w2/*"]).exits(0).says("> echo said\nsaid\n");

@@ -103,7 +103,7 @@ fn a_forge_that_is_down_for_an_hour_is_waited_for_and_nothing_else_waits() {
     });
     assert_eq!(server.pipelines().len(), 1);
 
-    // Its statuses are still refused, each with a sentence; only the end is told when they are taken.
+    // Statuses are still refused, each with a sentence; only the end is told when they are taken.
     let status = |context: &str| {
         server.listed(PROJECT, "statuses").into_iter().find(|status| status["context"] == context)
     };

@@ -472,7 +472,7 @@ workflows: {w: {jobs: [hold: {type: approval}]}}
             if told.last() == Some(&json!(context)) { Ok(told.len()) } else { Err(format!("{told:?}")) }
         })
     };
-    // None at first, then one for each workflow with another prefix.
+    // No status at first, then one for each workflow with another prefix.
     server.settle(PROJECT, json!({ "can_set_github_status": false }));
     start();
     let wanted =

@@ -208,7 +208,7 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
         (&json!("errored"), &json!("config-fetch"))
     );
-    // One that wants a login: nobody is asked for it.
+    // A repository that wants a login: nobody is asked for it.
     let guarded = ControlPlane::start();
     guarded.answer("/", 401, "{}");
     server.register(&format!("{}/acme/app.git", guarded.url()));
