@@ -39,7 +39,7 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
             }
             text
         } else if line.starts_with(b":") {
-            // It has been quiet for a while: a runner that was there may be gone.
+            // A comment says that it was quiet for a while: a runner that was there may be gone.
             let mut text = Vec::new();
             for id in view.unexplained() {
                 text.extend(reason(remote, &id)?.map(|why| view.explained(&id, why)).unwrap_or_default());

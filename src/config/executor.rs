@@ -33,7 +33,7 @@ pub enum Executor {
     },
     /// Not known: the job wants orbs that are missing, where they may be.
     MissingOrbs {
-        /// As the config refers to them; never empty.
+        /// References to the orbs as the config writes them; never empty.
         references: Vec<String>,
     },
 }

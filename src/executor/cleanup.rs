@@ -22,7 +22,7 @@ pub struct Before {
 }
 
 impl Before {
-    /// As it is now.
+    /// Reads the links and mounts of the directory as they are now.
     pub fn of(directory: &Path) -> Self {
         let (real, table) = (real(directory), MountTable::open());
         let mut mounts = table.read(&real);
@@ -61,8 +61,8 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     remove_without_mounts(&folder, true, mounts(&folder), false)
 }
 
-/// As [`remove`], with what the job has mounted there, as far as it can be taken off. `since`: opened before the folder was
-/// made.
+/// Removes a folder as [`remove`] does, after taking off the mounts of the job there, as far as that is
+/// allowed. `since`: opened before the folder was made.
 pub(super) fn remove_with_mounts(path: &Path, since: Option<&MountTable>) -> io::Result<()> {
     let folder = in_place(path);
     let is_free = since.is_some_and(MountTable::is_unchanged);
@@ -252,7 +252,7 @@ mod tests {
         fs::rename(place.join("src"), place.join("src2")).unwrap();
         fs::rename(place.join("other"), place.join("other2")).unwrap();
         fs::write(work.join("left"), "").unwrap();
-        // What the job mounts itself goes, also what it has put over a mount of before.
+        // Mounts of the job go, also one over a mount that was there before.
         let script = "mkdir work/own; for at in own m .; do mount --bind other2 work/$at; done";
         let mounted = std::process::Command::new("sh").args(["-ec", script]).current_dir(&place).status();
         assert!(mounted.unwrap().success());
@@ -274,7 +274,7 @@ mod tests {
             fs::create_dir_all(work.join(folder)).unwrap();
             fs::write(work.join(folder).join("file"), "").unwrap();
         }
-        // As by a task in a container, whose names and mounts are not seen here.
+        // A file held as by a task in a container, whose names and mounts are not seen here.
         let theirs = fs::File::open(work.join("a/theirs")).unwrap();
         let held = try_take(theirs, Share::Alone).unwrap();
         remove_working_directory(&work, Some(&Before::of(&work)), true);

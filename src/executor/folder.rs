@@ -34,7 +34,7 @@ enum Attempt {
     Held(Locks),
     /// Another process has the folder, or one around or inside it.
     Busy,
-    /// It is not there any more.
+    /// The folder is not there any more.
     Gone,
 }
 
@@ -79,7 +79,7 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
         fs::create_dir_all(path)?;
         // With `..` at its end, the folder itself is among those that its text has above it.
         drop(above);
-        // One whose parent was not there yet had no names.
+        // A folder whose parent was not there yet had no names.
         let made = path.canonicalize().unwrap_or_else(|_| meant.clone());
         if is_new || made != meant {
             drop(names);
@@ -105,7 +105,7 @@ fn attempt(path: &Path) -> io::Result<Attempt> {
     }
     let folder = match open_folder(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
-        // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
+        // A folder that may be entered, but not listed, cannot be opened, and steps can work there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
         opened => opened?,
     };
@@ -159,7 +159,7 @@ pub(super) fn is_held(folder: &Path) -> bool {
     has_lock(folder) && matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
 }
 
-/// Those who hold a folder, or one around or inside it, for people.
+/// Names the tasks that hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
     folder_names::holder(&ways(&real(path)))
 }
@@ -188,7 +188,7 @@ mod tests {
         assert!(lock(&path).unwrap().is_none());
         #[cfg(target_os = "linux")]
         {
-            // Its arguments may hold secrets of its task.
+            // Arguments of the task agent may hold secrets of its task.
             let own = crate::system::proc::stat(std::process::id() as i32).unwrap();
             assert_eq!(holder(&path), format!("pid {} (`{}`)", own.pid, own.name));
         }
@@ -209,7 +209,7 @@ mod tests {
             let mut held = take(&first);
             assert!(lock(&second).unwrap().is_none(), "{} beside {}", second.display(), first.display());
             assert!(holder(&second).starts_with(&format!("pid {} (`", std::process::id())));
-            // As after the end of an agent that was killed: there are the names alone.
+            // Names alone are left, as after the end of an agent that was killed.
             held.locks.all.clear();
             assert!(lock(&second).unwrap().is_none(), "{} after {}", second.display(), first.display());
             assert!(is_free(&place.join("y")));
@@ -247,7 +247,7 @@ mod tests {
         };
         let mut held = take(&path);
         assert!(exclusive(&path).is_err());
-        // As by another container, for which there are no names of this one.
+        // A lock of another container, for which there are no names of this one.
         fs::rename(&path, folder.path().join("old")).unwrap();
         fs::create_dir(&path).unwrap();
         let other = exclusive(&path).unwrap();

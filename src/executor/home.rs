@@ -232,7 +232,7 @@ mod tests {
             assert!(is_persons(&person, &own, Path::new(path)), "{path}");
             fs::write(own.join(path), "job").unwrap();
         }
-        // It is repeated, and replaces nothing.
+        // Lending is repeated, and replaces nothing.
         lend(&person, &own);
         for path in private {
             assert_eq!(fs::read_to_string(person.join(path)).unwrap(), "person", "{path}");

@@ -1,6 +1,6 @@
-//! One task from start to finish: the task agent, `runlet task`.
+//! The task agent, `runlet task`, which takes a task from start to finish.
 //!
-//! It reads one [`TaskInput`] on standard input, runs the steps in order, streams their output and
+//! The agent reads a [`TaskInput`] on standard input, runs the steps in order, streams their output and
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
@@ -85,7 +85,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::system::keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
-        // Its text may quote what the job has given.
+        // The text of the panic may quote what the job has given.
         begin::say(Said::Words, panic.location().map(|place| format!("it panicked at {place}")).as_deref());
     }));
     let wrong = |why| Failure { code: exit::USAGE, message: why };

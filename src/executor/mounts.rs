@@ -31,7 +31,7 @@ impl MountTable {
     /// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
     pub(super) fn read(&self, folder: &Path) -> Vec<Mount> {
         let (mut found, mut text) = (Vec::new(), Vec::new());
-        // Where it cannot be read there is none.
+        // A table that cannot be read counts as empty.
         let _ = self.file.as_ref().map(|mut file| file.read_to_end(&mut text));
         // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
         for line in text.split(|byte| *byte == b'\n') {
@@ -99,7 +99,7 @@ fn ways_by(folder: &Path, mounts: &[Mount], number: impl Fn(&Path) -> Option<(u6
     for mount in mounts.iter().filter(|mount| mount.device() == own.device()) {
         let Ok(rest) = inside.strip_prefix(&mount.root) else { continue };
         let way = mount.place.join(rest);
-        // Something else may be mounted over it; and one inside of the folder itself has it among those above.
+        // Another mount may cover this way; one inside of the folder is found by the mounts above it.
         if !way.starts_with(folder) && number(&way).is_some_and(|found| Some(found) == number(folder)) {
             ways.push(way);
         }
@@ -177,7 +177,7 @@ mod tests {
         ];
         let table = table.map(mount);
         let ways = |folder: &str| {
-            // What is mounted over a way leads elsewhere.
+            // The way `/over` leads elsewhere, as if something were mounted over it.
             ways_by(Path::new(folder), &table, |path| Some((8, u64::from(path.starts_with("/over")))))
         };
         let found = |all: &[&str]| Vec::from_iter(all.iter().map(PathBuf::from));

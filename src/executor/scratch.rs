@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub enum FolderKind {
     /// Files that its steps and the agent need while it runs.
     Private,
-    /// Its output until the control plane has it.
+    /// Output of the steps until the control plane has it.
     Spool,
 }
 

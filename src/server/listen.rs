@@ -30,7 +30,7 @@ use tower::ServiceExt;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that has shown no token is dropped when it makes no call, or does not get its head across, for so long.
 const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
-/// The same for one that has: longer than proxies and our own client keep a connection that they do not use.
+/// A client that has shown a token is dropped later than proxies and our client leave an idle connection.
 const QUIET: Duration = Duration::from_secs(75);
 /// Pause between two looks at a quiet connection.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,7 +65,7 @@ struct Serving {
     proxies: Arc<Proxies>,
 }
 
-/// Everything that is served.
+/// Routes to all that is served.
 #[derive(Clone)]
 struct Routers {
     /// Routes for programs: the API and the calls of runners.

@@ -297,7 +297,7 @@ impl Running {
                 budget_ms: None,
                 unsafe_retries: false,
             };
-            // One that exists already serves as well.
+            // A class that exists already serves as well.
             classes::add_class(tx, &class, now)?;
             let token = ClassTokenRow { id: ClassTokenId::fresh(), nickname, created_at: now };
             classes::add_token(tx, &class.name, &token, &token_hash(&secret))?;

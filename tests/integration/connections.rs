@@ -42,7 +42,7 @@ const BEGINNINGS: [&str; 5] = [
 fn strangers(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     let connect = |number: usize| {
         let mut stream = TcpStream::connect(address).unwrap();
-        // One that was closed in favour of others is no failure.
+        // A connection that was closed in favour of others is no failure.
         let _ = stream.write_all(BEGINNINGS[number % BEGINNINGS.len()].as_bytes());
         stream
     };
@@ -170,7 +170,7 @@ fn handshakes_that_do_not_end_and_what_is_quiet_behind_them_are_closed_beside_ot
         crowd.retain_mut(is_open);
         if crowd.is_empty() { Ok(()) } else { Err(format!("{} are left", crowd.len())) }
     });
-    // It may be quiet for 75 s, and was for longer than any stranger; a machine that took so long says nothing.
+    // A known client may be quiet for 75 s, longer than strangers; a machine that took so long says nothing.
     if since.elapsed() < Duration::from_secs(60) {
         call_again();
     }
@@ -311,7 +311,7 @@ fn known(address: SocketAddr, token: &str, count: usize, call: &str) -> Vec<TcpS
     let begin = |number| {
         let mut stream = TcpStream::connect(address).unwrap();
         let head = format!("{call} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n");
-        // One that was closed in favour of others is no failure.
+        // A connection that was closed in favour of others is no failure.
         let _ = stream.write_all(head.as_bytes());
         let body = format!(
             r#"{{"name":"r-{number}","hostname":"h","version":"0","os":"linux","arch":"x86_64","nonce":"n-{number}"}}"#

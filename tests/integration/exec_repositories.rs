@@ -132,7 +132,7 @@ fn files_are_taken_as_they_are_where_git_would_pass_them_by() {
         fs::write(odd.path().join(name), text).unwrap();
     }
     exec(odd.path(), &[]).exits(0).says("word-is-small\nword-is-big\nword-is\nmixed\n");
-    // Where git cannot look that is said.
+    // A path that git cannot look at is told.
     let deep = repository("cat a");
     let name = "d".repeat(200);
     let made = Command::new("sh")

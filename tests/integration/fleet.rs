@@ -80,7 +80,7 @@ fn a_job_waits_no_longer_than_its_class_lets_it() {
     let said = server.admin(&["resource-class", "set-wait", "acme/linux", "1m"], "");
     assert_eq!(said, "a job that no runner of acme/linux takes within 1m ends\n");
     let pipeline = server.trigger(JOB);
-    // As if it could have been claimed for an hour.
+    // The job looks as if it could have been claimed for an hour.
     let database = server.database();
     database.execute("UPDATE tasks SET waits_since_ms = waits_since_ms - 3600000", []).unwrap();
     assert_eq!(server.ended(&pipeline)[0]["status"], "infrastructure_fail");

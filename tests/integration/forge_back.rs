@@ -142,7 +142,7 @@ fn github(call: &Call, told: &Mutex<Told>) -> Answer {
         }
         ("POST", "/repos/acme/hello/hooks/5/pings") => {
             let hook = told.hook.clone();
-            // It comes a moment after the answer.
+            // The ping comes a moment after the answer.
             std::thread::spawn(move || ping(&hook));
             return (204, "", String::new());
         }

@@ -105,7 +105,7 @@ mod forge_pushes;
 // Pull requests and pushes that tell of the same commits.
 #[cfg(feature = "server")]
 mod forge_pulls;
-// What every forge is promised.
+// Promises that hold for every forge.
 #[cfg(feature = "server")]
 mod forge_promises;
 // Tokens of organisations for their forge.

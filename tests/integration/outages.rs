@@ -95,7 +95,7 @@ fn where_it_is_wanted_what_was_lost_after_its_begin_runs_again() {
     server.admin(&["resource-class", "set-budget", "a/b", "90m"], "");
     let list = server.admin(&["resource-class", "list"], "");
     assert!(list.contains(" 1h30m ") && list.contains(" on"), "one setting leaves the other: {list}");
-    // One end is said by the agent itself, the others by its runner.
+    // The second end is said by the agent itself, the others by its runner.
     for attempt in 1..=3 {
         let task = Played::claim(&server, &rogue, &format!("n-{attempt}"));
         task.begin("agent");

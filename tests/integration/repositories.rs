@@ -17,7 +17,7 @@ impl Work {
         Self::with(folder, &[])
     }
 
-    /// One that is made with these arguments.
+    /// Makes a repository, with these arguments for `git init`.
     pub(crate) fn with(folder: &Path, args: &[&str]) -> Self {
         let work = Self(folder.join("repositories/work"));
         std::fs::create_dir_all(&work.0).unwrap();
@@ -208,7 +208,7 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
         (&json!("errored"), &json!("config-fetch"))
     );
-    // One that wants a login: nobody is asked for it.
+    // A repository that wants a login: nobody is asked for it.
     let guarded = ControlPlane::start();
     guarded.answer("/", 401, "{}");
     server.register(&format!("{}/acme/app.git", guarded.url()));
@@ -384,7 +384,7 @@ fn settings_and_branches_of_earlier_jobs_have_no_say() {
     assert!(written > stays);
     assert_eq!(std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap(), written);
 
-    // What is here already is no reason to go on when the origin does not answer.
+    // Commits that are here already are no reason to go on when the origin does not answer.
     let go = server.folder.path().join("go");
     let wait = format!("until [ -e '{}' ]; do sleep 0.1; done", go.display());
     let pipeline = server.trigger_look("release", &directory, json!([{ "run": wait }, "checkout"]));
@@ -420,7 +420,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     let look = "cat a/x.txt b/x.txt; git config --local user.name || echo nobody; touch new; git status --short; \
         rm new; git log --format=%s";
     let all = |name: &str| format!("one\ntwo\n{name}\n?? new\nsecond\nfirst\n");
-    // What was there can be looked at until the checkout.
+    // The tree of before can be looked at until the checkout.
     let own = json!([{ "run": "git log -1 --format=%s; git remote get-url origin; git config user.name CI" },
         "checkout", { "run": look }]);
     server.checked_out("main", &directory, ".", "true", "success");
@@ -442,7 +442,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
         assert!(!said.concat().contains("garbage"), "{script}\n{said:?}");
     }
 
-    // What is the job's own counts, wherever it checks out.
+    // Settings of the job itself count, wherever it checks out.
     left("git sparse-checkout set a");
     let sparse = json!([{ "run": "git sparse-checkout set b" }, "checkout", { "run": "ls" }]);
     let said = server.said_by_steps("main", &directory, sparse, "success");

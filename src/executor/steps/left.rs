@@ -68,7 +68,7 @@ pub(super) fn strip(repository: &Path, settings: bool) -> io::Result<()> {
     let packed = repository.join("packed-refs");
     match fs::read_to_string(&packed) {
         Ok(text) => fs::write(&packed, of_origin(&text)),
-        // One that is damaged goes; the next fetch learns all of it anew.
+        // A damaged file goes; the next fetch learns all of it anew.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => fs::remove_file(&packed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),

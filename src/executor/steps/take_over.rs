@@ -21,7 +21,7 @@ pub(in crate::executor) fn take_over(input: &TaskInput, host: &TaskHost, steps: 
             && left::set_aside(&repository).is_ok()
         {
             let tree = WorkTree { input, host, directory: &directory, source };
-            // What fails here is told by the step.
+            // A failure here comes again in the step, which reports it.
             let _ = tree.set_up(&mut |args| tree.asks(args).map(drop).ok_or_else(StepEnd::success));
         }
     }

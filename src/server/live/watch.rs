@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 /// Most pieces of a running step's output before other steps have their turn.
 const TURN: usize = 8;
 
-/// One thing that a watcher is told.
+/// A piece of news for a watcher.
 #[derive(Clone, Debug)]
 pub struct Notification {
     /// The event. The `data` of an output event is empty.
@@ -37,7 +37,7 @@ pub fn follow(state: Shared, pipeline: PipelineId, chunk_bytes: usize) -> mpsc::
     receiver
 }
 
-/// One thing that events are about.
+/// A subject of events.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     /// A workflow or a job, by its id.
@@ -62,7 +62,7 @@ struct Output {
     job: String,
     execution: u32,
     step: u32,
-    /// Its end is told after all of its output.
+    /// Extent of the output, whose end is told after all of its bytes.
     extent: Extent,
 }
 

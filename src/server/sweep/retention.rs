@@ -45,7 +45,7 @@ where
     done
 }
 
-/// One pass: rows first, then the bytes that nothing names any more.
+/// Sweeps once: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
     let keeping = &state.settings.keeping;
     let before = move |kept: Duration| Millis::now().minus(kept);
@@ -257,7 +257,7 @@ async fn keep_as_rows(state: &Shared, tasks: Vec<TaskId>) {
         let Some(small) = told(small).filter(|small| !small.is_empty()) else { continue };
         let (steps, id): (Vec<u32>, _) = (small.iter().map(|(step, _)| *step).collect(), task.clone());
         let kept = state.store.write(move |tx| {
-            // It may have gone meanwhile.
+            // The output may have gone meanwhile.
             if inspect::has_output(tx, &id)? {
                 for (step, bytes) in small {
                     small_outputs::insert_missing(tx, &id, &SmallOutput { step, bytes })?;

@@ -1,4 +1,4 @@
-//! One job: why it failed or what it is doing, its steps, and the log of one of them.
+//! A job: why it failed or what it is doing, its steps, and the log of one of them.
 
 use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
@@ -54,7 +54,7 @@ enum Time {
 }
 
 impl Time {
-    /// As addresses have it.
+    /// The part of an address that asks for these times.
     fn query(time: Option<Self>) -> &'static str {
         match time {
             None => "",
@@ -109,7 +109,7 @@ struct Chosen {
     note: String,
     part: Part,
     query: String,
-    /// The same without times.
+    /// Query that shows the log without times.
     untimed: String,
     is_running: bool,
 }
@@ -287,7 +287,7 @@ fn facts(job: &Job) -> Vec<(&'static str, String)> {
     let class = job.resource_class.clone().filter(|class| !class.is_empty());
     facts.extend(class.map(|class| ("class", class)));
     let begun = job.started_at.or(job.stopped_at);
-    // One that ends where it would have been queued never waited for a runner.
+    // A job that ends where it would have been queued never waited for a runner.
     let queued = job.queued_at.filter(|queued| begun.is_none_or(|begun| begun != *queued));
     facts.extend(queued.map(|queued| ("queued", shown::took(Some(queued), begun))));
     facts.extend(job.started_at.map(|at| ("started", format!("{} UTC", shown::moment(at)))));

@@ -1,4 +1,4 @@
-//! One pipeline with its workflows, and one workflow with its jobs.
+//! A pipeline with its workflows, and a workflow with its jobs.
 
 use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
@@ -51,7 +51,7 @@ struct Section {
     took: String,
     note: String,
     jobs: Vec<JobRow>,
-    /// It has not ended: it can be cancelled, and not yet run again.
+    /// The workflow has not ended: it can be cancelled, and not yet run again.
     is_open: bool,
     /// Some of it did not succeed: that part alone can be run again.
     has_failed: bool,

@@ -18,7 +18,7 @@ pub fn file_in_memory(_: &str) -> Option<File> {
     None
 }
 
-/// Nothing is taken out of a file while it is there.
+/// Frees no room below an offset: a file keeps all of its bytes there while it is open.
 pub fn free_below(_: &File, _: u64) -> bool {
     false
 }

@@ -354,7 +354,7 @@ async fn connect(
             }
             secrets::keep(tx, &sealer, &of.id, "hook", next, now)?;
         }
-        // One that was given is known.
+        // A secret that the caller gave is not shown again.
         let secret = next.filter(|_| !is_given);
         match &wanted.token {
             Some(token) if token.expose().is_empty() => {

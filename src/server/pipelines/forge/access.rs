@@ -109,7 +109,7 @@ pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Er
     let Unopened { mut handed, mut access, url, project, job, pipeline } = unopened;
     if let Err(why) = let_in(state, &project, &url, installation::FOR_A_JOB, &mut access).await? {
         let write = move |tx: &Tx<'_>| {
-            // The same task is told to whoever asks again.
+            // A repeated claim gets the same task, and adds no second message.
             if jobs::add_message_once(tx, &job, MessageKind::Warning, &why.to_string())? {
                 tx.effect(Effect::Changed(pipeline));
             }

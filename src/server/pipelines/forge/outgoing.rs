@@ -84,7 +84,7 @@ async fn pass(
     Ok(None)
 }
 
-/// Everything that a call is made of.
+/// A call with all that it is made of.
 struct Ready {
     webhook: Webhook,
     secret: Option<Secret>,

@@ -46,13 +46,13 @@ impl Received {
         Self { status, message: message.into(), pipelines: Vec::new() }
     }
 
-    /// One text for whoever is not believed, so that it tells nothing about what is here.
+    /// The refusal of a sender without proof. Its words are always the same, and tell nothing of what is here.
     pub fn unauthorized() -> Self {
         Self::new(401, "this is no address of a project, or the delivery is not signed with its secret")
     }
 }
 
-/// Everything that is known of a project before a delivery is looked at.
+/// Facts about a project that a delivery is judged by.
 struct Known {
     project: Project,
     connection: Connection,
@@ -64,7 +64,7 @@ fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Kno
     let Some(project) = read::project(view, project)? else { return Ok(None) };
     let mut known = Vec::new();
     for name in ["hook", "hook-before"] {
-        // One that cannot be opened believes nobody; the start of the control plane says so.
+        // A secret that cannot be opened believes nobody; the start of the control plane says so.
         known.extend(secrets::open(view, sealer, &project.id, name)?.and_then(Result::ok));
     }
     Ok(Some(Known { project, connection, secrets: known }))
@@ -81,12 +81,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// One that nobody knows who sent it.
+    /// Makes the refusal of a delivery from an unknown sender.
     pub fn stranger(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: false }
     }
 
-    /// One that was signed as it should be.
+    /// Makes the refusal of a delivery whose signature is right.
     fn signed(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: true }
     }
@@ -98,7 +98,7 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
     let known = match state.store.read(move |view| known(view, &sealer, &id)).await {
         Ok(Some(known)) => known,
         Ok(None) => {
-            // As much work as for one that is there.
+            // An unknown project costs as much work as a known one.
             if let Some(content) = BodyContent::of(headers, body) {
                 let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
             }
@@ -298,7 +298,7 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
             let is_known = known.connection.repository.is_some();
             forge::pin(tx, &project.id, id, full_name)?;
             if is_known && !full_name.is_empty() && forge::rename(tx, &project.id, id, full_name)? {
-                // What the old name led nowhere with is told by the new one.
+                // Statuses that the old name led nowhere with are sent at once under the new one.
                 reports::hurry(tx, &project.id, now)?;
                 tx.effect(Effect::Connected);
             }

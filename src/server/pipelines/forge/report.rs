@@ -317,7 +317,7 @@ async fn tell(
     let now = Millis::now();
     let verdict = match called {
         Err(NoAnswer::Paused(rest)) => {
-            // It was not tried: whatever goes by this token waits.
+            // The call was not tried: all reports with this token wait.
             let (project, until) = (report.project, now.plus(rest));
             let why = NoAnswer::Paused(rest).to_string();
             state.store.write(move |tx| reports::postpone_all(tx, &project, &why, until)).await?;
@@ -345,7 +345,7 @@ async fn tell(
         // Another installation, other rights: the App may get a token that is better than this one.
         Reply::BadToken(why) if way.by == TokenSource::App => {
             state.installations.forget(&way.token);
-            // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
+            // A new installation of the App takes kept tokens back: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
             Reply::Later { seconds, whole: true, why }
         }

@@ -32,7 +32,7 @@ pub(super) async fn run(state: Shared) {
     rounds.run(&state, |now| tick_once(&state, Arc::clone(&said), now)).await;
 }
 
-/// Everything that is due at a time.
+/// Schedules that are due at a time.
 struct Due {
     /// Schedules of the API that nothing can be read of any more.
     damaged: Vec<Damaged>,
@@ -257,9 +257,9 @@ mod tests {
         On(u64),
         /// The clock is set back by so many minutes.
         Back(u64),
-        /// It looks at the clock.
+        /// The control plane looks at the clock.
         Look,
-        /// It looks, and dies before what it found is kept.
+        /// The control plane looks, and dies before what it found is kept.
         Die,
         /// A push brings a config with the one list of times or with the other.
         Push(bool),

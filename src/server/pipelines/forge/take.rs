@@ -22,7 +22,7 @@ const CAME_LATE: &str = "it came late: the pull request has changed since";
 
 /// The delivery that changes are taken from.
 pub(super) struct Stored<'a> {
-    /// Its place in the list.
+    /// Place of the delivery in the list.
     pub(super) seq: i64,
     /// Project that the delivery is for.
     pub(super) project: &'a Project,
@@ -38,9 +38,9 @@ pub(super) struct Stored<'a> {
 
 /// Fate of a change for now.
 pub(super) enum Taken {
-    /// It waits to be worked off; this is the id that its pipeline gets.
+    /// The change waits to be worked off; this is the id that its pipeline gets.
     Waits(PipelineId),
-    /// It needs no pipeline, for this reason.
+    /// The change needs no pipeline, for this reason.
     Skipped(String),
 }
 
@@ -55,7 +55,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
             push.told_by = of.by.clone();
             push.same = told_before(tx, project, push, of.since)?;
             if push.same.is_some() && of.by == Teller::Look {
-                // Whoever looks knows where it is, told or not.
+                // A look has seen where the ref is, also when a webhook told of the push first.
                 let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
                 forge::see_ref(tx, project, &push.reference, object)?;
             }
@@ -185,7 +185,7 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
     let settings = projects::settings(tx, &project.id)?.unwrap_or_default();
     let mut replayed = Replayed { waiting: 0, left: None };
     for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
-        // One that cannot be read is said to be so by whoever works it off.
+        // An event that cannot be read is said to be so by whoever works it off.
         let decision = match stored.event {
             Ok(mut change) => decide(tx, project, &settings, &mut change, Some(stored.seq))?,
             Err(_) => BuildDecision::Start,
@@ -297,7 +297,7 @@ pub(super) fn is_built_by_pull(
     let place = place.unwrap_or(i64::MAX);
     let mut ahead = None;
     for stored in deliveries::building(view, project, branch, &push.commit)? {
-        // One that waits may come to nothing: whoever works off the push asks again.
+        // A waiting event may come to nothing: whoever works off the push asks again.
         let Ok(Event::Pull(pull)) = &stored.event else { continue };
         if pull.is_fork || stored.state != EventState::Started {
             continue;
@@ -336,7 +336,7 @@ fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreEr
         }
         return forge::see_ref(tx, project, &push.reference, None);
     }
-    // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.
+    // A push that does not go on from where the ref was seen last may be late: git compares its commit.
     match forge::seen_ref(tx, project, &push.reference)? {
         Some(seen) if seen != push.before && seen != push.after && push.branch().is_some() => {
             push.late_for = Some(seen);

@@ -190,7 +190,7 @@ pub(super) fn about_calls(forge: Forge, api: &str, name: &str) -> Option<AboutCa
 pub(super) enum Reply {
     /// The forge has it.
     Done,
-    /// It will never take it.
+    /// The forge will never take the status.
     GiveUp(String),
     /// The token opens nothing: no more of it until somebody changes it.
     BadToken(String),

@@ -86,7 +86,7 @@ async fn hand_out(
         by_project.entry(event.project.clone()).or_default().push(event);
     }
     for (project, events) in by_project {
-        // One that frees its place wakes this loop.
+        // Work that ends frees a place and wakes this loop.
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
         let at_work = busy.enter(project);
         let state = state.clone();
@@ -107,13 +107,13 @@ async fn hand_out(
 
 /// End of the work on a change.
 enum End {
-    /// Its pipeline was made, and the change is done with it.
+    /// The pipeline was made, and the change is done with it.
     Started,
-    /// It needs none.
+    /// The change needs no pipeline.
     Skipped(String),
-    /// It cannot be worked off.
+    /// The change cannot be worked off.
     Failed(String),
-    /// It is tried again.
+    /// The change is tried again.
     Later(String),
 }
 
@@ -222,7 +222,7 @@ async fn work_push(
         (None, Some(tag)) => Reference::Tag(tag.to_owned()),
         (None, None) => return Ok(End::Failed("it is no branch and no tag".to_owned())),
     };
-    // Its pull request may have waited as well when it came.
+    // The pull request may have waited as well when the push came.
     let (id, of, place) = (stored.project.clone(), push.clone(), stored.seq);
     if let Some(branch) = push.branch()
         && state.store.read(move |view| is_built_by_pull(view, &id, &of, Some(place))).await?
