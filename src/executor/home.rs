@@ -223,7 +223,7 @@ mod tests {
                 fs::read_dir(own.join(folder)).unwrap().map(|e| inode(e.unwrap())).collect();
             all.len()
         };
-        // They come in any order: the two that differ part the others at most.
+        // The files come in any order: the two that differ part the others at most.
         assert!((3..=5).contains(&files(".tool/shims")), "{}", files(".tool/shims"));
         assert_eq!(files(".tool/bin"), 5);
         for name in ["a", "b", "c", "d", "x"] {
