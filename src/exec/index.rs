@@ -38,9 +38,9 @@ pub(super) struct Index {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Hidden {
     pub path: Vec<u8>,
-    /// It is said to be unchanged.
+    /// Whether git was told that it is unchanged.
     pub is_unchanged: bool,
-    /// It is left out of a sparse working tree.
+    /// Whether it is left out of a sparse working tree.
     pub is_skipped: bool,
 }
 
@@ -68,7 +68,7 @@ impl Index {
             let flags = rest.flags()?;
             let more = if flags & EXTENDED > 0 { rest.flags()? } else { 0 };
             if version == 4 {
-                // What it has of the path before it is not repeated.
+                // The path does not repeat what it has in common with the one before.
                 path.truncate(path.len().checked_sub(rest.offset()?)?);
             } else {
                 path.clear();
@@ -97,7 +97,7 @@ impl Index {
             let mut part = Bytes(rest.take(length)?);
             match kind {
                 b"TREE" => index.tree = part.tree(id)?,
-                // Those with a small letter change what the entries mean.
+                // Parts with a capital letter may be passed over; any other changes what the entries mean.
                 _ if kind[0].is_ascii_uppercase() => {}
                 _ => return None,
             }
@@ -252,7 +252,7 @@ mod tests {
         for at in 0..file.len() {
             let mut damaged = file.clone();
             damaged[at] ^= 0xff;
-            // It ends, one way or the other.
+            // The reading ends, one way or the other.
             Index::parse(&damaged, SHA1);
         }
     }

@@ -1,4 +1,4 @@
-//! One truth about a task: what it is, what may happen to it, and what follows.
+//! The machine of a task: what a task is, what may happen to it, and what follows.
 //!
 //! ```text
 //!  queued --claim--> claimed --begin--> running --finish--> ended
@@ -160,7 +160,7 @@ impl Task {
         }
     }
 
-    /// Its runner gives it back before it has begun. The same call again gets the same answer.
+    /// The runner gives the task back before it has begun. The same call again gets the same answer.
     pub fn give_back(
         &mut self,
         returned: &GivingBack<'_>,
@@ -248,8 +248,8 @@ impl Task {
         }
     }
 
-    /// Its agent has reported everything. A cancel that was asked for before wins, and a success is one only where
-    /// everything is known of.
+    /// The agent has reported everything. A cancel that was asked for before wins, and a success that leaves a step
+    /// unaccounted for is an infrastructure failure.
     pub fn finish(
         &mut self,
         report: &FinishReport<'_>,
@@ -263,7 +263,7 @@ impl Task {
             None => (report.status, report.message),
         };
         match &mut self.state {
-            // It may fail before its first event, which would be its begin.
+            // An agent of protocol 1 may fail before its first event, which would be its begin.
             Stage::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
             Stage::Running(_) | Stage::Unreachable { .. } => {}
             Stage::Ended(end) if end.by == EndedBy::Finish => {
@@ -292,9 +292,9 @@ impl Task {
         Ok(Transition::then(Finished::Now, then))
     }
 
-    /// Its agent says that the steps have stopped, while what they have said is still on its way. One that was cancelled
-    /// ends by that, without a fence, and takes the rest late. Of any other the call says no more than that its agent is
-    /// there.
+    /// The agent says that the steps have stopped, while what they have said is still on its way. A task that was
+    /// cancelled ends by that, without a fence, and takes the rest late. Of any other task the call says no more than that
+    /// its agent is there.
     pub fn stopped(
         &mut self,
         lease: Duration,
@@ -316,13 +316,13 @@ impl Task {
         }
     }
 
-    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
+    /// The agent has stopped: it says so itself or its runner does, the fence has passed, or a person knows it.
     pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
         let Stage::Ended(end) = &mut self.state else { return Vec::new() };
         if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
-    /// Its runner found the task agent gone. Harmless when the task has ended.
+    /// The runner found the task agent gone. A task that has ended only loses its fence.
     pub fn lost(
         &mut self,
         allocation: Option<&str>,
@@ -342,7 +342,8 @@ impl Task {
         }
     }
 
-    /// Its runner sends what is left of the output of an agent that is gone: it may where output is taken, still or late.
+    /// The runner wants to send what is left of the output of an agent that is gone: it may where output is taken, still
+    /// or late.
     pub fn rest(&self, allocation: Option<&str>, now: Millis) -> Result<(), Denied> {
         self.check_allocation(allocation)?;
         self.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now).map(drop)
@@ -353,7 +354,7 @@ impl Task {
         if is_its_own { Ok(()) } else { Err(Denied::AnotherAllocation) }
     }
 
-    /// Its runner says that it cannot be run, for good. A cancel wins.
+    /// The runner says that the task cannot be run, for good. A cancel wins.
     pub fn failed(
         &mut self,
         allocation: Option<&str>,

@@ -49,7 +49,7 @@ pub fn copy(from: &View, to: &Path) -> Result<(), Error> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-    // One file, so that it can be moved; the next start of a control plane sets its own mode.
+    // A copy without a log beside it is one file, which can be moved; the next start of a control plane sets its own mode.
     target.pragma_update(None, "journal_mode", "DELETE")?;
     target.close().map_err(|(_, error)| error)?;
     sync(to)

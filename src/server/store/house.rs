@@ -191,7 +191,7 @@ fn json_is_read_where_damage_in_it_is_an_error() {
             wrong.push(format!("{name}: read the column as `Json<_>`, or by `json_or_why`"));
         }
         for line in code.lines().filter(|line| line.contains("row.get") && line.contains("unwrap_or")) {
-            // What is absent may have one.
+            // A value that is absent may have a default.
             if !line.contains("Option<") && !line.contains(".optional()") {
                 wrong.push(format!("{name}: a default stands for what cannot be read: {}", line.trim()));
             }

@@ -56,8 +56,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Most reads that run at once, and most connections that are open for them; further ones wait.
 const MAX_READERS: usize = 8;
 
-/// The same of a database that is to be thrown away: to open a connection, which reads the schema, and to compile its
-/// statements costs more than most of its reads do.
+/// Most reads and connections of a database that is to be thrown away: to open a connection, which reads the schema, and
+/// to compile its statements costs more than most of its reads do.
 const FEW_READERS: usize = 2;
 
 /// Most memory of the pages that the writer keeps, in KiB.
@@ -92,7 +92,7 @@ impl Store {
         // Before the change of the journal, which would wait as well.
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
         if !durable && schema::version(&connection)? == 0 {
-            // What is there in full or not at all is written once, not twice.
+            // A new file, which is there in full or not at all, is written once, not twice.
             connection.pragma_update(None, "journal_mode", "OFF")?;
             schema::migrate(&connection)?;
         }
@@ -179,7 +179,7 @@ impl Store {
         F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
         let permit = self.readers.permits.try_acquire();
-        // One that has to be opened first would keep the thread waiting for the disk.
+        // A connection that has to be opened first would keep the thread waiting for the disk.
         match permit.ok().and_then(|permit| Some((permit, self.readers.idle()?))) {
             Some((_permit, connection)) => self.readers.run_one(connection, work),
             None => self.read(work).await,
@@ -250,7 +250,7 @@ impl Readers {
 
     fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         let connection = self.take()?;
-        // One transaction, so that several queries of one read see the same state.
+        // A transaction makes several queries of one read see the same state.
         connection.run("BEGIN")?;
         let result = work(&connection);
         if connection.run("COMMIT").is_ok() {
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(modes(), [0o600; 3]);
         store.close();
         drop(store);
-        // As an earlier version left it.
+        // A database of an earlier version may have this mode.
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let store = Store::open(&path, false, |_| ()).unwrap();
         store.write_blocking(|tx| add(tx, "bob")).unwrap();

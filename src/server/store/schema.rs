@@ -33,7 +33,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE jobs ADD COLUMN cannot_run_status TEXT;
     ALTER TABLE jobs ADD COLUMN cannot_run_message TEXT;
     ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
-    // As for the keys: every job that goes would have all files of test results read.
+    // The index serves the foreign key: without it every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
     include_str!("forge.sql"),

@@ -231,7 +231,7 @@ fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit:
     if let Some(failed) = &failure {
         let help = if failed.no_space { "; make space where the data folder is" } else { "" };
         log::error!("failed to commit {} writes: {}{help}", answers.len(), failed.why);
-        // Nothing is open when `BEGIN` was what failed.
+        // A transaction is open, unless `BEGIN` was what failed.
         if !connection.sql().is_autocommit() {
             let _ = connection.sql().execute_batch("ROLLBACK");
         }

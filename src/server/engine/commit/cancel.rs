@@ -12,15 +12,15 @@ use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
 
-/// A job waits for its key no longer than this: 5 hours.
+/// Longest time that a job waits for its key: 5 hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
 /// State in which a cancel found the thing that a person wants to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
-    /// It had not ended: it ends now, or when its agent hears of it.
+    /// The thing had not ended: it ends now, or when its agent hears of it.
     Now,
-    /// It had ended before, and stays as it is.
+    /// The thing had ended before, and stays as it is.
     HadEnded,
     /// There is no such thing.
     Unknown,
@@ -76,13 +76,13 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
 /// State in which an approval found its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approved {
-    /// It waited for that: it is given.
+    /// The job waited for the approval: it is given.
     Now,
-    /// It was given before.
+    /// The approval was given before.
     Before,
-    /// It cannot be given yet: what it requires has not ended, or it waits for its serial group.
+    /// The approval cannot be given yet: what the job requires has not ended, or it waits for its serial group.
     NotYet(JobStatus),
-    /// It ended without being given.
+    /// The job ended without the approval.
     HadEnded(JobStatus),
     /// The job is no approval.
     NoApproval,

@@ -39,7 +39,7 @@ pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Err
         // An end before this one may have changed what follows.
         let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
         let then = hand.task.tick(lease, now);
-        // One that stays unreachable is looked at in every pass.
+        // A task that stays unreachable is looked at in every pass.
         count += usize::from(!then.is_empty());
         hand.keep(tx, then, now)?;
     }
@@ -86,11 +86,11 @@ pub enum HeldVerdict {
 /// State in which an administrator's decision found the task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldAnswer {
-    /// It was held: the decision is carried out.
+    /// The task was held: the decision is carried out.
     Done,
-    /// It is not held, or no longer: it goes on by itself.
+    /// The task is not held, or no longer: it goes on by itself.
     NotHeld,
-    /// It has ended, and stays as it is.
+    /// The task has ended, and stays as it is.
     HadEnded(TaskState),
     /// There is no such task.
     Unknown,

@@ -144,7 +144,7 @@ fn whatever_time_changes_is_due() {
             let is_due = tasks::due(tx, now)?.iter().any(|due| due.id == row.id);
             Ok((is_due, !Task::of(&row)?.tick(LEASE, now).is_empty()))
         }).unwrap();
-        // One that stays unreachable is looked at in every pass.
+        // A task that stays unreachable is looked at in every pass.
         prop_assert!(is_due == says || is_due && state == TaskState::Unreachable, "{is_due} {says}");
     });
 }
@@ -210,7 +210,7 @@ fn a_wait_begins_anew_when_a_class_goes_on_and_when_runners_could_not_be_heard()
         );
         Ok(seen)
     });
-    // Where there is no limit nobody asks, and nothing is written.
+    // Without a limit nobody asks for the time, and nothing is written.
     assert_eq!(since.unwrap(), [7, 7, 9, 10]);
 }
 

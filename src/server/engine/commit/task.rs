@@ -32,7 +32,7 @@ const TOLD_AT_ONCE: Duration = Duration::from_secs(60);
 pub struct InHand {
     /// Row as it was read in this transaction.
     pub row: TaskRow,
-    /// As the machine has it.
+    /// The task as a value of the machine.
     pub task: Task,
     was: Task,
     first_event: u64,
@@ -128,7 +128,7 @@ impl InHand {
         if !status.is_terminal() {
             set_status(tx, &row.job, status)?;
         } else if tasks::is_job_fenced(tx, &row.job)? {
-            // Its agent may still be at work: the key of its serial group stays.
+            // The agent may still be at work: the job keeps the key of its serial group.
             close_job(tx, &row.job, status, now)?;
         } else {
             end_job(tx, &row.job, status, &mut ripple, now)?;
@@ -152,7 +152,7 @@ fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
 /// A further attempt, under a new id: the token of the one before is dead.
 fn again(tx: &Tx<'_>, row: &TaskRow, next: &NextAttempt, now: Millis) -> Result<(), Error> {
     tasks::insert(tx, Place::after(row), &Task::further(next, now).initial(), now)?;
-    // One that had begun waits again, and so does its job where nothing else of it runs.
+    // The node waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
     let is_for_others = next.avoid.is_some();
@@ -249,14 +249,14 @@ pub fn read_for<T>(
 /// Outcome of storing events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// They are stored.
+    /// The events are stored.
     Next {
         /// Number that is expected next.
         next: u64,
-        /// As the machine answered.
+        /// The answer of the machine.
         taken: Passed,
     },
-    /// Some are missing before them.
+    /// Events before them are missing.
     Gap {
         /// Number that is expected next.
         next: u64,
@@ -323,7 +323,7 @@ fn record(
         steps::record(tx, &hand.row.id, event)?;
     }
     if taken.late {
-        // Its agent may say no more than that a step began.
+        // The agent may say no more of a step than that it began.
         close_steps(tx, &hand.row, now)?;
     }
     hand.row.next_event = next;
@@ -361,11 +361,11 @@ pub fn beside(
 /// The outputs of a task that its agent has finished, as the disk has them.
 #[derive(Clone, Debug, Default)]
 pub struct FoundOutputs {
-    /// Those that are not there, with the offset to send from.
+    /// Outputs that are not there, with the offset to send from.
     pub missing: Vec<(u32, u64)>,
-    /// Those that nobody has whole any more, with the length of what is kept in their place.
+    /// Outputs that nobody has whole any more, with the length of what is kept in their place.
     pub kept: Vec<(u32, u64)>,
-    /// Those that are whole and small: they are kept as rows.
+    /// Outputs that are whole and small: they are kept as rows.
     pub small: Vec<SmallOutput>,
 }
 

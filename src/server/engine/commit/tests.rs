@@ -264,10 +264,10 @@ fn a_serial_group_passes_on_in_order_of_arrival() {
     assert_eq!(bench.status(&workflows[0]), WorkflowStatus::Running);
     assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Queued);
     bench.end(&workflows[0], "deploy", TaskState::Failed, 2);
-    // Only the oldest that waits goes on.
+    // The oldest that waits goes on, and no other.
     assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Running);
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
-    // One that waits can be cancelled; it never holds the key.
+    // A workflow that waits can be cancelled; it never holds the key.
     let third = workflows[2].clone();
     bench.write(move |tx| cancel_workflow(tx, &third.into(), None, Millis(3)));
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);

@@ -38,7 +38,7 @@ impl Task {
         }
     }
 
-    /// Its class was paused, and goes on: nobody was allowed to claim it until now.
+    /// The class was paused, and goes on: nobody was allowed to claim the task until now.
     pub fn class_resumed(&mut self, now: Millis) {
         if self.state == Stage::Queued {
             self.waits_since = now;
@@ -59,12 +59,12 @@ impl Task {
         }
     }
 
-    /// Its class is deleted: nobody will ever claim it. What runs keeps its token.
+    /// The class is deleted: nobody will ever claim the task. What runs keeps its token.
     pub fn class_deleted(&mut self, class: &str, now: Millis) -> Vec<Consequence> {
         self.withhold(TaskState::Failed, EndedBy::ClassDeleted, told::class_deleted(class), now)
     }
 
-    /// It cannot be handed to anybody.
+    /// The task cannot be handed to anybody, and ends.
     pub fn refuse(&mut self, status: TaskState, why: &str, now: Millis) -> Vec<Consequence> {
         self.withhold(status, EndedBy::HandOut, why.to_owned(), now)
     }

@@ -66,7 +66,7 @@ pub(super) fn canceled(had_begun: bool, how: Option<&str>, now: Millis) -> Strin
 /// The sentence of a task that was cancelled while its agent reported this end.
 pub(super) fn canceled_meanwhile(status: TaskState, message: Option<&str>, now: Millis) -> Option<String> {
     match status {
-        // It has heard of that, and says so.
+        // The agent has heard of the cancel, and says so.
         TaskState::Canceled => message.map(str::to_owned),
         _ => Some(canceled(true, message, now)),
     }

@@ -18,11 +18,11 @@ pub struct Attempt {
     pub node_index: u32,
     /// Status of the attempt.
     pub status: TaskState,
-    /// Its steps, in order.
+    /// Steps of the attempt, in order.
     pub steps: Vec<StepRow>,
 }
 
-/// One step record.
+/// A step record.
 #[derive(Clone, Debug)]
 pub struct StepRow {
     /// Number of the record.

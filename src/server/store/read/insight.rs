@@ -18,9 +18,9 @@ const MOST_JOBS_WITH_TESTS: u32 = 100;
 /// Branches whose pipelines are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Branches {
-    /// All, and tags.
+    /// All branches, and tags.
     All,
-    /// One of them.
+    /// The branch of this name.
     Only(String),
     /// The default branch, and pipelines of configs that were sent along without a branch or a tag.
     Default(String),

@@ -1,4 +1,4 @@
-//! Jobs.
+//! Jobs, as the API and the pages show them.
 //!
 //! A job of a rerun that keeps an earlier result has that job's number; its tasks, artifacts and tests
 //! are those of [`Job::ran_as`].

@@ -1,4 +1,4 @@
-//! Organisations.
+//! Organisations, which own projects and contexts.
 //!
 //! Only SQLite: nothing.
 
@@ -13,7 +13,7 @@ pub struct Organisation {
     pub id: OrganisationId,
     /// Short name of the version control system, such as `gh`.
     pub vcs: String,
-    /// Its name there.
+    /// Name of the organisation in that system.
     pub name: String,
 }
 

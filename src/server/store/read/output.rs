@@ -44,7 +44,7 @@ pub struct StepOutput {
     pub step: u32,
     /// The amount that there will be.
     pub extent: Extent,
-    /// It was too old and has been removed.
+    /// Whether the output was too old and has been removed.
     pub is_gone: bool,
 }
 

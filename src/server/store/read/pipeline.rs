@@ -107,7 +107,7 @@ impl Cursor {
     }
 }
 
-/// One page, newest first.
+/// A page of pipelines, newest first.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// Pipelines, at most as many as were asked for.
@@ -248,7 +248,7 @@ pub struct Configs {
     pub processed: String,
     /// The config that continued to `source`, of a setup pipeline that was continued.
     pub setup_source: Option<String>,
-    /// The same, as it was compiled.
+    /// The config of `setup_source` as it was compiled.
     pub setup_processed: Option<String>,
 }
 

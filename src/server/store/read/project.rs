@@ -1,4 +1,4 @@
-//! Projects.
+//! Projects, as their settings and their lists show them.
 //!
 //! Only SQLite: nothing.
 

@@ -50,7 +50,7 @@ pub fn artifact_content(view: &View, id: &ArtifactId) -> Result<Option<Content>,
     Ok(row.optional()?)
 }
 
-/// One test case of the results of a job.
+/// A test case of the results of a job.
 #[derive(Clone, Debug)]
 pub struct Test {
     /// Name of the case.

@@ -29,7 +29,7 @@ pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Er
 /// The last attempt that a runner gave back, or did not begin, before the task that waits.
 struct GivenBack {
     told: String,
-    /// Its runner pauses, which already explains why it does not ask.
+    /// Whether its runner pauses, which already explains why it does not ask.
     is_paused: bool,
 }
 

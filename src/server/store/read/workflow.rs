@@ -1,4 +1,4 @@
-//! Workflows.
+//! Workflows, as the API and the pages show them.
 //!
 //! Only SQLite: nothing.
 

@@ -149,7 +149,7 @@ pub fn insert_layer(
 pub struct Persisting {
     /// Id of the job.
     pub id: JobId,
-    /// Its name in the workflow.
+    /// Name of the job in the workflow.
     pub name: String,
     /// The job whose result it keeps, else itself.
     pub ran_as: JobId,

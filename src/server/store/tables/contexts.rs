@@ -18,7 +18,7 @@ pub struct Context {
     pub id: ContextId,
     /// Organisation that owns the context.
     pub organisation: OrganisationId,
-    /// Its name; unique in the organisation.
+    /// Name of the context; unique in the organisation.
     pub name: String,
     /// Time of its making.
     pub created_at: Millis,

@@ -19,7 +19,7 @@ const MOST: usize = 500;
 /// A class, as far as its operator decides and its queue goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
-    /// Its runners get no tasks.
+    /// Whether its runners get no tasks.
     pub is_paused: bool,
     /// Longest time that a task may wait, in milliseconds.
     pub wait_limit_ms: Option<u64>,
@@ -36,9 +36,9 @@ pub struct Fleet {
 /// A runner, as far as its operator decides and its task goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerAtWork {
-    /// It gets no tasks.
+    /// Whether the runner gets no tasks.
     pub is_paused: bool,
-    /// Its task.
+    /// The task that the runner has now.
     pub task: Option<TaskAtWork>,
 }
 

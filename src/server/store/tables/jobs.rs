@@ -20,7 +20,7 @@ pub struct NewJob<'a> {
     pub pipeline: &'a PipelineId,
     /// The project of that pipeline.
     pub project: &'a ProjectId,
-    /// Its place in the workflow, from 0.
+    /// Place of the job in the workflow, from 0.
     pub position: usize,
     /// The job as it was compiled.
     pub definition: &'a WorkflowJob,
@@ -125,7 +125,7 @@ pub fn insert_again(
 pub struct NodeRow {
     /// Id of the job.
     pub id: JobId,
-    /// Its name in the workflow.
+    /// Name of the job in the workflow.
     pub name: String,
     /// The kind of its node.
     pub kind: JobType,
@@ -343,7 +343,7 @@ pub fn add_message(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -
 
 /// Adds a message that people see with the job, unless it is there already. False when it is.
 pub fn add_message_once(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<bool, Error> {
-    // As it stands in the list.
+    // The list has the message as a JSON string.
     let text = serde_json::to_string(message)?;
     let mut query =
         tx.sql().prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND instr(messages, ?2) > 0")?;

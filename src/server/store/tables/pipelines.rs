@@ -87,7 +87,7 @@ pub struct NewPipeline<'a> {
     pub id: &'a PipelineId,
     /// Project that draws its number.
     pub project: &'a ProjectId,
-    /// Its number in the project.
+    /// Number of the pipeline in the project.
     pub number: i64,
     /// State that it begins with.
     pub state: PipelineState,
@@ -98,7 +98,7 @@ pub struct NewPipeline<'a> {
     pub actor: &'a str,
     /// The person in whose name a schedule asked for it.
     pub actor_id: Option<&'a UserId>,
-    /// Its revision, where it has a repository.
+    /// Revision of the pipeline, where it has a repository.
     pub revision: Option<RevisionRow<'a>>,
     /// Parameters as the trigger gave them.
     pub given: &'a BTreeMap<String, Value>,
@@ -112,9 +112,9 @@ pub struct NewPipeline<'a> {
     pub warnings: &'a [String],
     /// Declarations of the parameters.
     pub declared: &'a BTreeMap<String, DeclaredParameter>,
-    /// Its config as it was written.
+    /// The config as it was written.
     pub source: &'a str,
-    /// Its config as it was compiled; empty when it does not compile.
+    /// The config as it was compiled; empty when it does not compile.
     pub processed: &'a str,
     /// Pull requests that its jobs are told of.
     pub pull: Option<&'a PullFacts>,

@@ -263,7 +263,7 @@ pub fn set_sent(
 /// A status as people see it on its way.
 #[derive(Clone, Debug)]
 pub struct ShownReport {
-    /// The status.
+    /// The status that the forge is told.
     pub report: CommitStatus,
     /// Whether the forge is still to be told of it.
     pub is_due: bool,

@@ -67,7 +67,7 @@ const SCHEDULE: &str =
 pub struct Damaged {
     /// Identifies it in URLs.
     pub id: ScheduleId,
-    /// Its name for people; `None`: that is damaged as well.
+    /// Name of the schedule, for people; `None`: that is damaged as well.
     pub name: Option<String>,
 }
 

@@ -50,19 +50,19 @@ pub struct TaskRow {
     pub protocol: Option<u32>,
     /// How long it may be silent, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// It runs again when the infrastructure fails after it began.
+    /// Whether it runs again when the infrastructure fails after it began.
     pub retries_unsafely: bool,
-    /// Silence counts from here.
+    /// Time from which on silence counts.
     pub lease_until: Option<Millis>,
-    /// It must have begun by then.
+    /// Time by which it must have begun.
     pub begin_until: Option<Millis>,
     /// The agent that has begun.
     pub agent: Option<String>,
-    /// About when it was heard of, while it is unreachable.
+    /// Time about which it was heard of, while it is unreachable.
     pub unreachable_since: Option<Millis>,
-    /// Cancel was asked for.
+    /// Whether a cancel was asked for.
     pub is_canceled: bool,
-    /// A restored backup: an administrator decides.
+    /// Whether it waits for an administrator, after a backup was restored.
     pub is_held: bool,
     /// Times given back by runners, over all attempts.
     pub given_back_by_runners: u32,
@@ -90,11 +90,11 @@ pub struct TaskRow {
     pub stopped_at: Option<Millis>,
     /// Cause of its end.
     pub ended_by: Option<EndedBy>,
-    /// Nothing takes its place before.
+    /// Time before which nothing takes its place, as long as its agent has not confirmed that it stopped.
     pub fence_until: Option<Millis>,
-    /// Why, for people.
+    /// Reason of its end, for people.
     pub message: Option<String>,
-    /// Its resource class is there no more. No column: it is looked up when the row is read.
+    /// Whether its resource class is gone. No column: it is looked up when the row is read.
     pub is_class_gone: bool,
 }
 
@@ -376,9 +376,9 @@ pub fn unreachable_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<String
 /// The fence that keeps a job from its runners.
 #[derive(Clone, Debug)]
 pub struct Fence {
-    /// It stands until then.
+    /// Time until which the fence stands.
     pub until: Millis,
-    /// The job whose task it is.
+    /// The job whose task has the fence.
     pub job: JobId,
 }
 
@@ -426,7 +426,7 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// That of the attempt after this one.
+    /// The place of the attempt after the one of this row.
     pub fn after(row: &'a TaskRow) -> Self {
         Self {
             job: &row.job,
@@ -443,7 +443,7 @@ impl<'a> Place<'a> {
 /// Columns that a task has from the start, before anything happens to it.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// A restored backup: an administrator decides.
+    /// Whether it waits for an administrator, after a backup was restored.
     pub is_held: bool,
     /// Times given back by runners, over all attempts.
     pub given_back_by_runners: u32,

@@ -21,7 +21,7 @@ pub struct SealedToken {
     pub username: String,
     /// Whether jobs get it for checkout.
     pub is_for_jobs: bool,
-    /// The token.
+    /// The token, sealed.
     pub sealed: Vec<u8>,
     /// Time of its setting.
     pub updated_at: Millis,

@@ -108,7 +108,7 @@ impl World {
     pub(super) fn begin(&mut self, agent: Option<usize>, how: u8) {
         let Some((agent, at)) = self.speaker(agent) else { return };
         let Agent { works, is_first_version, id, .. } = self.agents[agent].clone();
-        // One that has stopped its steps does not begin again.
+        // An agent that has stopped its steps does not begin again.
         if is_first_version || works && !self.agents[agent].works_at(self.real) {
             return;
         }
@@ -126,7 +126,7 @@ impl World {
         assert!(attempt.is_restored || *begun_by == id, "two agents have begun one attempt");
         self.follow(at, step.then);
         self.assert_alone(at);
-        // Or the answer is lost, and it asks again.
+        // The answer is lost otherwise, and the agent asks again.
         if how & 1 == 0 {
             self.agents[agent].works = true;
             self.hears(agent, how);
@@ -211,7 +211,7 @@ impl World {
     pub(super) fn meet_bad_hosts(&mut self, how: u8) {
         for _ in 0..how % 16 {
             let (at, known) = (self.latest(), self.agents.len());
-            // One agent, and nobody else in the class whose turn it would be.
+            // An agent gets the task: nobody else is in the class whose turn it would be.
             self.claim(at, 0, 6);
             if self.agents.len() == known {
                 return;
@@ -225,7 +225,7 @@ impl World {
         if !self.agents[agent].works && !self.agents[agent].is_first_version {
             return;
         }
-        // It has stopped its steps before it says so.
+        // The agent has stopped its steps before it says so.
         self.agents[agent].works = false;
         let status = match how % 5 {
             0 => TaskState::Success,

@@ -47,7 +47,7 @@ pub(super) enum Phase {
 pub(super) enum Follows {
     Begun,
     CancelAsked,
-    /// Whether people are told why.
+    /// An end, and whether people are told why.
     Ended(bool),
     Again,
     Said,
@@ -69,18 +69,18 @@ impl From<&Consequence> for Follows {
     }
 }
 
-/// One attempt, as the table has it.
+/// An attempt, as the table has it.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) phase: Phase,
     pub(super) tries: BTreeMap<Try, u32>,
     pub(super) is_canceled: bool,
     pub(super) is_held: bool,
-    /// Its class is deleted.
+    /// Whether its class is deleted.
     pub(super) is_class_gone: bool,
     /// The fence of a run before, as long as it stands.
     pub(super) waits_for: Option<u64>,
-    /// Its own fence, as long as it stands.
+    /// The fence of this attempt, as long as it stands.
     pub(super) fence: Option<u64>,
     /// Consequences of the last event.
     pub(super) then: Vec<Follows>,
@@ -88,13 +88,13 @@ pub(super) struct Model {
     pause: Option<(String, u64)>,
     avoid: Option<(String, u64)>,
     runner: String,
-    /// Its claim: none before the first.
+    /// Allocation of its last claim; none before the first.
     allocation: Option<String>,
     begun_by: Option<String>,
     is_first_version: bool,
     retries: bool,
     since: u64,
-    /// Its wait for a runner began then, for the last time.
+    /// Time at which its wait for a runner began, for the last time.
     waits_from: u64,
     lease: u64,
     begin_limit: u64,
@@ -136,7 +136,7 @@ impl Model {
     }
 
     fn end(&mut self, status: TaskState, by: EndedBy, is_told: bool, now: u64) {
-        // Whoever sees such an end is told of it, whatever else happened.
+        // People who see such an end are told of it, whatever else happened.
         let is_told = is_told || matches!(status, TaskState::Canceled | TaskState::Timedout);
         (self.phase, self.ended_at) = (Phase::Ended(status, by), now);
         self.then.push(Follows::Ended(is_told));
@@ -323,7 +323,7 @@ impl Model {
                 Ok(if status == TaskState::Retried { GivenBack::Queued } else { GivenBack::Failed })
             }
             Phase::Ended(_, EndedBy::Cancel) if self.begun_by.is_none() => Ok(GivenBack::Canceled),
-            // It came back to no class: one that had waited in it was never claimed, and so never given back.
+            // A claimed task came back to no class; one that had waited in it was never claimed, and so never given back.
             Phase::Ended(_, EndedBy::ClassDeleted) if self.allocation.is_some() => Ok(GivenBack::Failed),
             _ => Err(self.no(now)),
         }
@@ -380,7 +380,7 @@ impl Model {
         Ok(Finished::Now)
     }
 
-    /// Its steps have stopped. A cancelled one ends by that, and its rest is late.
+    /// The steps have stopped. An attempt that was cancelled ends by that, and its rest is late.
     pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Denied> {
         match self.phase {
             Phase::Running | Phase::Unreachable if self.is_canceled => {
@@ -409,7 +409,7 @@ impl Model {
         Ok(())
     }
 
-    /// Its runner does not run it, for good: nothing of it is tried again.
+    /// The runner does not run it, for good: nothing of it is tried again.
     pub(super) fn failed(&mut self, now: u64) -> Result<(), Denied> {
         match self.phase {
             Phase::Claimed | Phase::Running | Phase::Unreachable => {
@@ -486,7 +486,7 @@ impl Model {
         self.end(status, EndedBy::Administrator, true, now);
     }
 
-    /// Nobody can get it.
+    /// The attempt can be handed to nobody.
     pub(super) fn withhold(&mut self, by: EndedBy, now: u64) {
         if self.phase == Phase::Queued || self.phase == Phase::Claimed && by == EndedBy::HandOut {
             self.is_held = false;
@@ -494,7 +494,7 @@ impl Model {
         }
     }
 
-    /// It waits in a class that has a limit to that, and may be taken by anybody since the wait began.
+    /// The attempt waits in a class that has a limit to that, and may be taken by anybody since the wait began.
     pub(super) fn waits(&mut self, now: u64) {
         let is_kept = self.is_held || self.waits_for.is_some();
         if self.phase == Phase::Queued && !is_kept && now > self.waits_from + WAIT {
@@ -502,7 +502,7 @@ impl Model {
         }
     }
 
-    /// Its class goes on after a pause.
+    /// The class goes on after a pause.
     pub(super) fn resume(&mut self, now: u64) {
         if self.phase == Phase::Queued {
             self.waits_from = now;
@@ -514,7 +514,7 @@ impl Model {
         if self.phase == Phase::Claimed { Ok(self.allocation.clone()) } else { Err(self.no(now)) }
     }
 
-    /// Its runner wants to send what is left of its output.
+    /// The runner wants to send what is left of its output.
     pub(super) fn rest(&self, allocation: &str, now: u64) -> Result<(), Denied> {
         let is_taken = match self.phase {
             _ if self.allocation.as_deref() != Some(allocation) => return Err(Denied::AnotherAllocation),

@@ -1,4 +1,4 @@
-//! Everything that the control plane stores and that runs on hosts, and what may happen to it.
+//! The world of the tests: what the control plane stores, what runs on hosts, and what may happen to both.
 
 use super::model::{BUDGET, Follows, LEASE, Model, Phase, Try, WAIT};
 use crate::server::engine::commit::clock::{Moment, was_listening};
@@ -19,13 +19,13 @@ pub(super) struct Agent {
     pub(super) allocation: String,
     /// The last answer of the control plane, in real time.
     pub(super) heard_at: u64,
-    /// It got an answer to its begin and has not stopped its steps.
+    /// Whether it got an answer to its begin and has not stopped its steps.
     pub(super) works: bool,
-    /// A dead process says nothing more.
+    /// Whether the process is dead: it says nothing more.
     pub(super) is_dead: bool,
-    /// Runners of protocol 1 know of no budget.
+    /// Whether its runner is one of protocol 1, which knows of no budget.
     pub(super) is_first_version: bool,
-    /// A backup that does not know of its work was restored.
+    /// Whether a backup was restored that does not know of its work.
     pub(super) is_overruled: bool,
 }
 
@@ -36,28 +36,28 @@ impl Agent {
     }
 }
 
-/// One attempt of one run.
+/// An attempt of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    /// A run is what a person started, or started again.
+    /// Number of the run, which is what a person started, or started again.
     pub(super) run: usize,
     pub(super) task: Task,
     pub(super) model: Model,
     /// The agent whose begin was answered.
     pub(super) begun_by: Option<String>,
-    /// A person said that nothing of it runs.
+    /// Whether a person said that nothing of it runs.
     pub(super) is_released: bool,
-    /// It was restored, and what happened to it since the backup is forgotten.
+    /// Whether it was restored: what happened to it since the backup is forgotten.
     pub(super) is_restored: bool,
 }
 
-/// Everything the control plane stores.
+/// The database of the control plane.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
     pub(super) attempts: Vec<Attempt>,
-    /// Runs beside those before: somebody insisted.
+    /// Whether a run may run beside those before, by its number: somebody insisted.
     pub(super) forced: Vec<bool>,
-    /// The class of all of them.
+    /// The class of all attempts.
     pub(super) class: WorldClass,
 }
 
@@ -67,18 +67,18 @@ const CLASS: &str = "a/b";
 /// The class that all attempts wait in.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WorldClass {
-    /// It is deleted.
+    /// Whether the class is deleted.
     pub(super) is_gone: bool,
-    /// Its runners get nothing.
+    /// Whether its runners get no tasks.
     pub(super) is_paused: bool,
-    /// Nobody waits for ever in it.
+    /// Whether tasks wait in it for a limited time.
     pub(super) is_limited: bool,
 }
 
 pub(super) struct World {
     /// Time as it passes on the hosts.
     pub(super) real: u64,
-    /// The clock of the control plane runs this much ahead.
+    /// Time by which the clock of the control plane runs ahead.
     pub(super) ahead: u64,
     pub(super) passed: Option<Moment>,
     pub(super) stored: Stored,
@@ -167,7 +167,7 @@ impl World {
         self.follow(at, then);
     }
 
-    /// Nothing works beside this attempt, as far as nobody overruled that.
+    /// No agent works beside this attempt, unless somebody overruled that.
     pub(super) fn assert_alone(&self, attempt: usize) {
         let all = &self.stored.attempts;
         for agent in self.agents.iter().filter(|agent| agent.works_at(self.real) && !agent.is_overruled) {
@@ -179,7 +179,7 @@ impl World {
         }
     }
 
-    /// Of an attempt that has ended without a fence nothing works, as far as nobody overruled that.
+    /// No agent works on an attempt that has ended without a fence, unless somebody overruled that.
     pub(super) fn assert_stopped(&self, at: usize) {
         let Attempt { model, is_released, .. } = &self.stored.attempts[at];
         if *is_released || model.fence.is_some() || !matches!(model.phase, Phase::Ended(..)) {
@@ -256,7 +256,7 @@ impl World {
         model.agree(task);
     }
 
-    /// One event. The first byte chooses what happens, the others to whom.
+    /// Lets an event happen. The first byte chooses which, the others to whom.
     pub(super) fn happen(&mut self, [what, who, how]: [u8; 3]) {
         let at = usize::from(who) % self.stored.attempts.len();
         let agent = if self.agents.is_empty() { None } else { Some(usize::from(who) % self.agents.len()) };
@@ -328,7 +328,7 @@ impl World {
         }
     }
 
-    /// One turn of the sweep.
+    /// Lets the sweep look once.
     pub(super) fn tick(&mut self) {
         let now = self.now();
         let moment = Moment { at: now, steady: Duration::from_millis(self.real) };
