@@ -6,7 +6,7 @@
 //! another one: its cleanup would remove what is in there.
 
 use super::folder_names::{self, FolderNames};
-use super::mounts::{self, ways};
+use super::mounts::{self, Mount, ways};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
 use crate::system::os::{Errno, MetadataExt, about_folder, has_lock, open_folder};
@@ -54,7 +54,7 @@ impl FolderLock {
         }
         // First, since the new folder may be one of those that are held as folders above.
         self.locks = Locks { all: Vec::new(), folder: Some(folder) };
-        match attempt(path)? {
+        match attempt(path, &mounts::all())? {
             Attempt::Held(locks) => self.locks = locks,
             Attempt::Busy => return Ok(false),
             Attempt::Gone => {}
@@ -68,7 +68,9 @@ impl FolderLock {
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
         let (meant, mut above) = (real(path), Locks::default());
-        let ways = ways(&meant);
+        // A mount that is made meanwhile is made too late for whoever has the lock, too.
+        let mounts = mounts::all();
+        let ways = ways(&meant, &mounts);
         let Some(mut names) = FolderNames::take(&ways) else { return Ok(None) };
         // The first way has its links no more, which may lead elsewhere in a moment.
         let mut ways = once(path).chain(ways.iter().skip(1).map(PathBuf::as_path));
@@ -83,12 +85,12 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
         let made = path.canonicalize().unwrap_or_else(|_| meant.clone());
         if is_new || made != meant {
             drop(names);
-            match FolderNames::take(&mounts::ways(&made)) {
+            match FolderNames::take(&mounts::ways(&made, &mounts)) {
                 Some(taken) => names = taken,
                 None => return Ok(None),
             }
         }
-        match attempt(path)? {
+        match attempt(path, &mounts)? {
             Attempt::Held(locks) => return Ok(Some(FolderLock { locks, names })),
             Attempt::Busy => return Ok(None),
             Attempt::Gone => {}
@@ -97,10 +99,10 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
 }
 
 /// Takes the locks of a folder that is there, and of those above it.
-fn attempt(path: &Path) -> io::Result<Attempt> {
+fn attempt(path: &Path, mounts: &[Mount]) -> io::Result<Attempt> {
     let mut held = Locks::default();
     // The way to it may have changed, and lead through links.
-    if !share(&mut ways(&real(path)).iter().map(PathBuf::as_path), &mut held.all) {
+    if !share(&mut ways(&real(path), mounts).iter().map(PathBuf::as_path), &mut held.all) {
         return Ok(Attempt::Busy);
     }
     let folder = match open_folder(path) {
@@ -161,7 +163,7 @@ pub(super) fn is_held(folder: &Path) -> bool {
 
 /// Names the tasks that hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
-    folder_names::holder(&ways(&real(path)))
+    folder_names::holder(&ways(&real(path), &mounts::all()))
 }
 
 #[cfg(test)]

@@ -210,6 +210,9 @@ mod splitting;
 // A control plane that is told to stop.
 #[cfg(feature = "server")]
 mod stop;
+// Submodules in a working directory that jobs use one after the other.
+#[cfg(feature = "server")]
+mod submodules;
 // Status of a runner, and the gates that keep it from claiming.
 mod status;
 // Parts that the modules share: a fake control plane, certificates, a proxy, the runner as a process.

@@ -242,7 +242,13 @@ impl Server {
 
     /// Runs steps in `directory` and expects the job to end as `status`; returns what each said, up to the first that
     /// fails there.
-    fn said_by_steps(&self, branch: &str, directory: &str, steps: Value, status: &str) -> Vec<String> {
+    pub(crate) fn said_by_steps(
+        &self,
+        branch: &str,
+        directory: &str,
+        steps: Value,
+        status: &str,
+    ) -> Vec<String> {
         let steps_before_failure = if status == "success" { steps.as_array().unwrap().len() } else { 1 };
         let pipeline = self.trigger_look(branch, directory, steps);
         let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
@@ -459,6 +465,44 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     let steps = json!([{ "run": unpack }, { "run": "git config user.name CI" }, "checkout", { "run": look }]);
     let said = server.said_by_steps("main", &fresh, steps, "success");
     assert!(said[3].ends_with(&all("CI")), "{said:?}");
+}
+
+#[test]
+fn the_default_branch_is_known_after_a_partial_and_a_shallow_checkout() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    for text in ["one", "two"] {
+        work.write("d.txt", text);
+        work.commit("main", text);
+    }
+    work.git(&["switch", "--quiet", "-c", "release"]);
+    work.commit("release", "three");
+    work.git(&["config", "uploadpack.allowFilter", "true"]);
+    work.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    let port = ports::hold();
+    let _daemon = Daemon::serve(&work, &server, &port);
+    server.register(&format!("git://{}/work", port.address()));
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let look = "git rev-parse --abbrev-ref --verify origin/HEAD 2>&1 || true; git rev-list --count HEAD; \
+        git rev-list --objects --all --missing=print | grep -q '^?' && echo partial || echo whole";
+    let shallow = json!({ "method": "shallow", "depth": 1 });
+    for (place, branch, checkout, expected) in [
+        ("a", "release", json!({ "method": "blobless" }), "origin/main 3 partial"),
+        ("b", "main", json!({ "method": "blobless" }), "origin/main 2 partial"),
+        ("c", "main", shallow.clone(), "origin/main 1 whole"),
+        ("d", "release", shallow.clone(), "fatal: Needed a single revision 1 whole"),
+        // What was fetched before is known, by whatever method.
+        ("a", "release", shallow, "origin/main 1 partial"),
+        ("d", "release", json!({ "method": "full" }), "origin/main 3 whole"),
+    ] {
+        let directory = server.folder.path().join(place).display().to_string();
+        let steps = json!([{ "checkout": checkout }, { "run": look }]);
+        let said = server.said_by_steps(branch, &directory, steps, "success");
+        let words: Vec<&str> = said[1].split_whitespace().collect();
+        assert!(words.join(" ").ends_with(expected), "{place} {branch} {checkout}: {said:?}");
+    }
 }
 
 /// A `git daemon`. Ends with the value, and what `git` started for it.

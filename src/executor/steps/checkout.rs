@@ -225,7 +225,8 @@ impl Checkout<'_> {
             if !keeps || left::is_set_aside(&repository) {
                 // HEAD says which files are the commit's, and which are to go.
                 before = self.tree.asks(&["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
-                if let Err(error) = left::strip(&repository, keeps) {
+                let modules = !keeps && self.tree.input.local_source.is_none();
+                if let Err(error) = left::strip(&repository, keeps, modules) {
                     log.note(&format!(
                         "The repository that was here cannot be used ({error}): making it anew"
                     ));

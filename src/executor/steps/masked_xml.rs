@@ -8,9 +8,12 @@
 //!
 //! Readers join the text around comments, instructions and elements: so does the search for secrets. Markup within what
 //! may be a secret waits until that is decided, and stands behind the mask if it is one.
+//!
+//! Readers decode as well, so that is done before: the copy of a report in another encoding is UTF-8.
 
-use crate::executor::output::redactor::Redactor;
+use crate::executor::output::redactor::{Redactor, end_colour};
 use crate::executor::output::secrets::Secrets;
+use crate::system::codepages::{CodePage, declared};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -92,19 +95,16 @@ pub(super) fn copy(
         last: Vec::new(),
     };
     let mut buffer = vec![0; 64 * 1024];
-    let mut wide: Option<Wide> = None;
-    let mut is_begun = false;
+    let mut foreign: Option<Foreign> = None;
+    let (mut text, mut is_begun) = (String::new(), false);
     loop {
         let n = match input.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         };
         if n == 0 {
-            // Half of a character is none.
-            if wide.is_some_and(|wide| wide.first.is_some()) {
-                for byte in "\u{fffd}".bytes() {
-                    masked.byte(byte)?;
-                }
+            for byte in foreign.map(Foreign::rest).unwrap_or_default().bytes() {
+                masked.byte(byte)?;
             }
             // The beginning of markup was written, or goes.
             if !matches!(masked.part, Part::Text | Part::Cdata | Part::Value(_)) {
@@ -121,12 +121,14 @@ pub(super) fn copy(
         }
         if !is_begun {
             is_begun = true;
-            wide = Wide::of(&buffer[..n]);
+            foreign = Foreign::of(&buffer[..n]);
         }
         for &byte in &buffer[..n] {
-            match &mut wide {
-                Some(wide) => {
-                    for byte in wide.byte(byte).bytes() {
+            match &mut foreign {
+                Some(foreign) => {
+                    text.clear();
+                    foreign.byte(byte, &mut text);
+                    for byte in text.bytes() {
                         masked.byte(byte)?;
                     }
                 }
@@ -136,40 +138,71 @@ pub(super) fn copy(
     }
 }
 
-/// UTF-16, read as UTF-8: neither a secret nor markup is found in it as it is.
-struct Wide {
-    is_big_endian: bool,
-    half: Option<u8>,
-    /// The first of a pair of surrogates.
-    first: Option<u16>,
+/// Another encoding, read as UTF-8: neither a secret nor, in one of two bytes, markup is found in it as it is.
+struct Foreign {
+    kind: Kind,
+    /// Bytes of a character that is not whole.
+    open: Vec<u8>,
 }
 
-impl Wide {
-    /// A reader for a file that begins so, if that is UTF-16.
+enum Kind {
+    /// UTF-16.
+    Wide { is_big_endian: bool },
+    /// One byte for each character. Many files are declared so and hold UTF-8: what is that stays.
+    Narrow(CodePage),
+}
+
+impl Foreign {
+    /// A reader for a file that begins so, if that is in another encoding.
     fn of(beginning: &[u8]) -> Option<Self> {
-        let is_big_endian = match beginning {
-            [0xfe, 0xff, ..] | [0, b'<', ..] => true,
-            [0xff, 0xfe, ..] | [b'<', 0, ..] => false,
-            _ => return None,
+        let kind = match beginning {
+            [0xfe, 0xff, ..] | [0, b'<', ..] => Kind::Wide { is_big_endian: true },
+            [0xff, 0xfe, ..] | [b'<', 0, ..] => Kind::Wide { is_big_endian: false },
+            _ => Kind::Narrow(declared(beginning)?),
         };
-        Some(Self { is_big_endian, half: None, first: None })
+        Some(Self { kind, open: Vec::new() })
     }
 
-    /// The characters that end with this byte.
-    fn byte(&mut self, byte: u8) -> String {
-        let Some(half) = self.half.take() else {
-            self.half = Some(byte);
-            return String::new();
-        };
-        let unit = if self.is_big_endian {
-            u16::from_be_bytes([half, byte])
-        } else {
-            u16::from_le_bytes([half, byte])
-        };
-        let units = [self.first.unwrap_or_default(), unit];
-        let from = usize::from(self.first.is_none());
-        self.first = Some(unit).filter(|unit| matches!(unit, 0xd800..=0xdbff));
-        String::from_utf16_lossy(&units[from..1 + usize::from(self.first.is_none())])
+    /// Adds the characters that end with this byte.
+    fn byte(&mut self, byte: u8, text: &mut String) {
+        self.open.push(byte);
+        match self.kind {
+            Kind::Wide { is_big_endian } => {
+                if self.open.len() % 2 != 0 {
+                    return;
+                }
+                let units = self.open.chunks_exact(2).map(|pair| match is_big_endian {
+                    true => u16::from_be_bytes([pair[0], pair[1]]),
+                    false => u16::from_le_bytes([pair[0], pair[1]]),
+                });
+                let units = Vec::from_iter(units);
+                // A pair of surrogates is one character.
+                let is_open = matches!(units.last(), Some(0xd800..=0xdbff));
+                let whole = units.len() - usize::from(is_open);
+                text.push_str(&String::from_utf16_lossy(&units[..whole]));
+                self.open.drain(..whole * 2);
+            }
+            Kind::Narrow(character) => loop {
+                let wrong = match std::str::from_utf8(&self.open) {
+                    Ok(whole) => {
+                        text.push_str(whole);
+                        return self.open.clear();
+                    }
+                    Err(error) => error.error_len(),
+                };
+                let Some(wrong) = wrong else { return };
+                text.extend(self.open.drain(..wrong).map(character));
+            },
+        }
+    }
+
+    /// The rest at the end of the file. Half of a character is none.
+    fn rest(self) -> String {
+        match self.kind {
+            Kind::Wide { .. } if self.open.len() > 1 => "\u{fffd}".to_owned(),
+            Kind::Wide { .. } => String::new(),
+            Kind::Narrow(character) => self.open.into_iter().map(character).collect(),
+        }
     }
 }
 
@@ -332,16 +365,7 @@ impl<W: Write> Masked<W> {
         let text = if is_value { &mut self.value } else { &mut self.plain };
         text.extend_from_slice(bytes);
         // A colour is no part of the text, wherever it stands: it goes with its last byte.
-        let colour = match text.split_last() {
-            Some((b'm', before)) => before
-                .iter()
-                .rposition(|byte| !matches!(byte, b'0'..=b';'))
-                .filter(|at| before[..=*at].ends_with(b"\x1b[")),
-            _ => None,
-        };
-        if let Some(at) = colour {
-            text.truncate(at - 1);
-        }
+        end_colour(text);
         // No colour is open behind a letter.
         let is_short = text.len() < PIECE || bytes.last() < Some(&b'a') && text.len() < 2 * PIECE;
         match self.part {

@@ -3,16 +3,6 @@
 use std::fs::File;
 use std::io;
 
-/// There is no table of mounts.
-pub fn mount_table() -> Option<File> {
-    None
-}
-
-/// Mounts that are not known may be others each time.
-pub fn are_mounts_changed(_: &File) -> bool {
-    true
-}
-
 /// No file is without a disk.
 pub fn file_in_memory(_: &str) -> Option<File> {
     None
