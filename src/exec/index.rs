@@ -207,7 +207,7 @@ mod tests {
             let file = repo.join(".git/index");
             let read = || Index::read(&file, Some(format)).unwrap();
             let tree = Some(sh(repo, "git rev-parse HEAD^{tree}").trim().to_owned());
-            assert_eq!(read(), Index { tree, ..told(repo) }, "{format} {version}");
+            assert_eq!(read(), Index { tree: tree.clone(), ..told(repo) }, "{format} {version}");
             assert_eq!(read().links.len(), 1);
             sh(
                 repo,

@@ -72,8 +72,9 @@ mod tests {
 
     #[test]
     fn every_character_has_one_byte() {
-        for (page, signs) in [(windows as CodePage, 0x80..=0x9f), (latin9, 1..=0)] {
-            let bytes = (0..=0x7f).chain(signs).chain(0xa0..=0xff);
+        // Between ASCII and those, Latin-9 has no signs.
+        for (page, first) in [(windows as CodePage, 0x80), (latin9, 0xa0)] {
+            let bytes = (0..=0x7f).chain(first..=0xff);
             for byte in bytes.filter(|byte| page(*byte) != char::REPLACEMENT_CHARACTER) {
                 assert_eq!(encoded(&page(byte).to_string(), page), Some(vec![byte]));
             }
