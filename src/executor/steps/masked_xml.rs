@@ -267,7 +267,7 @@ impl<W: Write> Masked<W> {
                     COMMENT => Part::Comment,
                     INSTRUCTION => Part::Instruction,
                     CDATA => Part::Cdata,
-                    DOCTYPE => Part::Doctype,
+                    last if last.eq_ignore_ascii_case(DOCTYPE) => Part::Doctype,
                     _ => return Ok(()),
                 };
                 if self.last.len() == CDATA.len() {

@@ -33,6 +33,7 @@ fn values_and_text_are_masked_and_markup_stays() {
             "<?xml version=\"1.0\"?>\n<a>&#38;foo; &#38;#xZ; &#38; b</a>",
         ),
         ("<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a>", "<a>****</a>"),
+        ("<!doctype a [<b>]<!--><a>testcase</a>", "<a>****</a>"),
         ("no XML: testcase", "no XML: ****"),
     ] {
         assert_eq!(masked(text, &secrets), expected);
