@@ -72,8 +72,10 @@ mod tests {
 
     #[test]
     fn every_character_has_one_byte() {
-        for (page, signs) in [(windows as CodePage, 0x80..=0x9f), (latin9, 1..=0)] {
-            let bytes = (0..=0x7f).chain(signs).chain(0xa0..=0xff);
+        for page in [windows as CodePage, latin9] {
+            // The other has some of the signs of Windows elsewhere.
+            let from = if page(0xa4) == '€' { 0xa0 } else { 0x80 };
+            let bytes = (0..=0x7f).chain(from..=0xff);
             for byte in bytes.filter(|byte| page(*byte) != char::REPLACEMENT_CHARACTER) {
                 assert_eq!(encoded(&page(byte).to_string(), page), Some(vec![byte]));
             }
