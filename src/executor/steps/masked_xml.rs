@@ -267,7 +267,7 @@ impl<W: Write> Masked<W> {
                 let part = match &self.last[..] {
                     COMMENT => Part::Comment,
                     CDATA => Part::Cdata,
-                    DOCTYPE => Part::Doctype,
+                    last if last.eq_ignore_ascii_case(DOCTYPE) => Part::Doctype,
                     INSTRUCTION => Part::Instruction,
                     _ => return Ok(()),
                 };
