@@ -82,7 +82,7 @@ pub(super) fn before_migration(connection: &Connection, path: &Path) -> Result<(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::File(unfinished, error)),
         _ => {}
     }
-    let made = connect(path).and_then(|source| copy(&View::new(source), &unfinished));
+    let made = connect(path, true).and_then(|source| copy(&View::new(source), &unfinished));
     if let Err(error) = made {
         let _ = fs::remove_file(&unfinished);
         return Err(Error::NotCopied(copied, Box::new(error)));
@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runlet.db");
         let version = schema::newest() - 1;
-        let earlier = connect(&path).unwrap();
+        let earlier = connect(&path, true).unwrap();
         schema::build(&earlier, version).unwrap();
         earlier.execute("INSERT INTO users VALUES ('ada', 'ada', 'ada', 0, 0)", []).unwrap();
         drop(earlier);

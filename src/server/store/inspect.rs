@@ -364,7 +364,7 @@ mod tests {
         made.unwrap();
         store.close();
         let kinds = |path: &std::path::Path| {
-            let view = View::new(connect(path).unwrap());
+            let view = View::new(connect(path, true).unwrap());
             let mut kinds: Vec<&str> = faults(&view).unwrap().iter().map(|fault| fault.kind).collect();
             kinds.dedup();
             kinds
@@ -373,7 +373,7 @@ mod tests {
         for (number, (kind, damage)) in DAMAGES.iter().enumerate() {
             let damaged = dir.path().join(format!("damaged{number}"));
             std::fs::copy(&path, &damaged).unwrap();
-            let connection = connect(&damaged).unwrap();
+            let connection = connect(&damaged, true).unwrap();
             connection.pragma_update(None, "foreign_keys", false).unwrap();
             connection.execute_batch(damage).unwrap();
             drop(connection);

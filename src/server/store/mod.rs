@@ -55,6 +55,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Most reads that run at once, and most connections that are open for them; further ones wait.
 const MAX_READERS: usize = 8;
 
+/// The same of a database that is to be thrown away: to open a connection, which reads the schema, and to compile its
+/// statements costs more than most of its reads do.
+const FEW_READERS: usize = 2;
+
 /// Most memory of the pages that the writer keeps, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 
@@ -67,13 +71,15 @@ pub struct Store {
 
 struct Readers {
     path: PathBuf,
+    is_kept: bool,
     idle: Mutex<Vec<View>>,
     permits: Arc<Semaphore>,
 }
 
 impl Store {
     /// Opens or creates the database file and brings its schema up to date. `durable` makes a commit wait
-    /// for the disk; without it nothing ever does, and a file that a power cut has met is to be thrown away.
+    /// for the disk; without it nothing ever does, a file that a power cut has met is to be thrown away, and all is done
+    /// as is cheapest for one that is soon.
     /// `on_commit` is called by the writer thread after each commit and must be quick.
     pub fn open(
         path: &Path,
@@ -81,9 +87,14 @@ impl Store {
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
     ) -> Result<Self, Error> {
         make_private(path)?;
-        let connection = connect(path)?;
+        let connection = connect(path, durable)?;
         // Before the change of the journal, which would wait as well.
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        if !durable && schema::version(&connection)? == 0 {
+            // What is there in full or not at all is written once, not twice.
+            connection.pragma_update(None, "journal_mode", "OFF")?;
+            schema::migrate(&connection)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // Rows have ids by chance: what a million tasks have of pages would be read again and again.
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
@@ -93,8 +104,9 @@ impl Store {
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),
+            is_kept: durable,
             idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(MAX_READERS)),
+            permits: Arc::new(Semaphore::new(if durable { MAX_READERS } else { FEW_READERS })),
         };
         Ok(Self { writer, readers: Arc::new(readers) })
     }
@@ -226,7 +238,7 @@ impl Readers {
         if let Some(connection) = self.idle() {
             return Ok(connection);
         }
-        let connection = connect(&self.path)?;
+        let connection = connect(&self.path, self.is_kept)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(View::new(connection))
     }
@@ -291,7 +303,7 @@ mod tests {
         store.close();
         assert!(matches!(store.write_blocking(|_| Ok(())), Err(Error::Closed)));
         assert_eq!(count(&Store::open(&path, true, |_| ()).unwrap()), 1);
-        connect(&path).unwrap().pragma_update(None, "user_version", 9999).unwrap();
+        connect(&path, true).unwrap().pragma_update(None, "user_version", 9999).unwrap();
         let error = Store::open(&path, false, |_| ()).err().unwrap();
         assert!(error.to_string().contains("newer"), "{error}");
     }
@@ -326,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_read_counts_until_it_ends_also_when_its_caller_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let store = Store::open(&dir.path().join("db"), true, |_| ()).unwrap();
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
@@ -354,7 +366,7 @@ mod tests {
     #[tokio::test]
     async fn reads_of_blocking_threads_count_as_well() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let store = Store::open(&dir.path().join("db"), true, |_| ()).unwrap();
         let (began, begun) = std::sync::mpsc::channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
@@ -384,6 +396,26 @@ mod tests {
         assert!(store.readers.idle.lock().unwrap().len() <= MAX_READERS);
         store.close();
         assert!(matches!(store.read_blocking(|_| Ok(())), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_database_that_is_thrown_away_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let log = || std::fs::metadata(dir.path().join("db-wal")).unwrap().len();
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        assert_eq!(log(), 0, "the schema is in the file");
+        assert_eq!(store.readers.permits.available_permits(), FEW_READERS);
+        store.write_blocking(|tx| add(tx, "ada")).unwrap();
+        store.close();
+        assert!(log() > 0, "what was written stays where it is");
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        assert_eq!(count(&store), 1);
+        store.close();
+        let store = Store::open(&path, true, |_| ()).unwrap();
+        assert_eq!(count(&store), 1);
+        store.close();
+        assert!(!dir.path().join("db-wal").exists(), "one that is kept is one file when it is closed");
     }
 
     #[tokio::test]
