@@ -19,7 +19,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,20 +70,24 @@ struct Serving {
 struct Routers {
     /// Routes for programs: the API and the calls of runners.
     api: axum::Router,
-    /// Pages, for people.
-    web: axum::Router,
+    /// Pages, for people. Made for the first of them: a control plane inside another program has none.
+    web: Arc<OnceLock<axum::Router>>,
+    state: Shared,
 }
 
 impl Routers {
     fn new(state: Shared) -> Self {
-        Self { api: crate::server::api::router(state.clone()), web: crate::server::web::router(state) }
+        Self { api: crate::server::api::router(state.clone()), web: Arc::default(), state }
     }
 
     /// The router of a path. Which one it is is said by the path as it came: what a page finds in its path does not reach the
     /// API.
     fn of(&self, path: &str) -> axum::Router {
         let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
-        if is_api { self.api.clone() } else { self.web.clone() }
+        if is_api {
+            return self.api.clone();
+        }
+        self.web.get_or_init(|| crate::server::web::router(self.state.clone())).clone()
     }
 }
 
