@@ -44,7 +44,8 @@ pub fn declared(beginning: &[u8]) -> Option<CodePage> {
     let (declaration, _) = head.split_once("?>")?;
     let (_, after) = declaration.split_once("encoding")?;
     let quoted = after.trim_start().strip_prefix('=')?.trim_start();
-    match quoted.trim_start_matches(['"', '\'']).split(['"', '\'']).next()? {
+    let quote = if quoted.starts_with('"') { '"' } else { '\'' };
+    match quoted.strip_prefix(quote)?.split_once(quote)?.0 {
         "iso-8859-1" | "iso_8859-1" | "iso8859-1" | "latin1" | "latin-1" | "windows-1252" | "cp1252" => {
             Some(windows)
         }
@@ -55,15 +56,21 @@ pub fn declared(beginning: &[u8]) -> Option<CodePage> {
 
 /// A text in one of them, with the later of two bytes that mean the same; `None` when it has other characters.
 pub fn encoded(text: &str, page: CodePage) -> Option<Vec<u8>> {
-    text.chars()
-        .map(|c| {
-            if c.is_ascii() {
-                u8::try_from(c).ok()
-            } else {
-                (0x80..=0xff).rev().find(|byte| page(*byte) == c)
+    let mut bytes = Vec::new();
+    for c in text.chars() {
+        let mut byte = u8::try_from(c).unwrap_or(0xff);
+        if !c.is_ascii() {
+            byte = 0xff;
+            while page(byte) != c {
+                byte -= 1;
+                if byte.is_ascii() {
+                    return None;
+                }
             }
-        })
-        .collect()
+        }
+        bytes.push(byte);
+    }
+    Some(bytes)
 }
 
 #[cfg(test)]

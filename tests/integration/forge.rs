@@ -285,7 +285,7 @@ fn a_push_is_built_once_and_whoever_cannot_sign_builds_nothing() {
     let skipped = work.commit("fourth", "docs [skip ci]");
     assert_eq!(hook.push("d6", "refs/heads/main", &third, &skipped).status, 202);
     assert!(server.last().1.contains("[skip ci]"));
-    assert_eq!(hook.push("d7", "refs/heads/gone", NONE, &third).status, 202);
+    assert_eq!(hook.push("d7", "refs/heads/gone", &first, &third).status, 202);
     assert!(server.last().1.contains("has no branch `gone`"));
     assert_eq!(server.pipelines().len(), 3);
 

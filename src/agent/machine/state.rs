@@ -209,8 +209,9 @@ fn lines(mut lock: &File) -> [String; 2] {
     let mut text = Vec::new();
     let _ = lock.rewind().and_then(|()| lock.take(MAX_LOCK_BYTES).read_to_end(&mut text));
     let text = String::from_utf8_lossy(&text);
-    let mut lines = text.lines().map(|line| line.trim().to_owned());
-    [(); 2].map(|()| lines.next().unwrap_or_default())
+    let (pid, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let word = rest.split_once('\n').map_or(rest, |(word, _)| word);
+    [pid.trim().to_owned(), word.trim().to_owned()]
 }
 
 fn read(path: &Path) -> Remembered {

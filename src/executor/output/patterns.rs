@@ -63,11 +63,9 @@ pub(super) fn of(value: &str, forms: Forms) -> Vec<Vec<u8>> {
     }
     for text in texts.into_iter().filter(|text| is_secret(text)) {
         if !text.is_ascii() {
-            patterns.extend(
-                [codepages::windows, codepages::latin9]
-                    .iter()
-                    .filter_map(|page| codepages::encoded(&text, *page)),
-            );
+            for page in [codepages::windows, codepages::latin9] {
+                patterns.extend(codepages::encoded(&text, page));
+            }
         }
         patterns.push(text.into_bytes());
     }

@@ -95,14 +95,17 @@ fn set_modules_aside(modules: &Path) -> io::Result<()> {
 
 /// The lines of settings that stay, in their sections.
 fn of_submodule(settings: &str) -> String {
-    let stays = |line: &&str| {
-        let line = line.trim();
-        let name = line.split([' ', '\t', '=']).next().unwrap_or_default();
-        // Behind the name of a section, on one line with it, there may be a setting.
-        let is_section = line.starts_with('[') && line.find(']') == Some(line.len() - 1);
-        is_section || OF_SUBMODULE.contains(&name) && !line.ends_with('\\')
-    };
-    settings.split_inclusive('\n').filter(stays).collect()
+    let mut kept = String::new();
+    for line in settings.lines() {
+        let text = line.trim();
+        let name = text.split_once('=').map_or(text, |(name, _)| name.trim());
+        let is_section = text.starts_with('[') && text.find(']') == Some(text.len() - 1);
+        if is_section || OF_SUBMODULE.contains(&name) && !text.ends_with('\\') {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 /// Removes what is not to be taken over; `settings`: but for those; `modules`: and the settings of submodules. Afterwards it is no repository until `git init` has

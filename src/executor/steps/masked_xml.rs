@@ -168,19 +168,22 @@ impl Foreign {
         self.open.push(byte);
         match self.kind {
             Kind::Wide { is_big_endian } => {
-                if self.open.len() % 2 != 0 {
-                    return;
-                }
-                let units = self.open.chunks_exact(2).map(|pair| match is_big_endian {
-                    true => u16::from_be_bytes([pair[0], pair[1]]),
-                    false => u16::from_le_bytes([pair[0], pair[1]]),
-                });
-                let units = Vec::from_iter(units);
+                let unit = |pair: &[u8]| match (pair, is_big_endian) {
+                    (&[first, second], true) => u16::from_be_bytes([first, second]),
+                    (&[first, second], false) => u16::from_le_bytes([first, second]),
+                    _ => 0,
+                };
+                let (before, last) = self.open.split_at(self.open.len() / 3 * 2);
+                let last = unit(last);
                 // A pair of surrogates is one character.
-                let is_open = matches!(units.last(), Some(0xd800..=0xdbff));
-                let whole = units.len() - usize::from(is_open);
-                text.push_str(&String::from_utf16_lossy(&units[..whole]));
-                self.open.drain(..whole * 2);
+                match self.open.len() {
+                    2 if !matches!(last, 0xd800..=0xdbff) => {
+                        text.push_str(&String::from_utf16_lossy(&[last]))
+                    }
+                    4 => text.push_str(&String::from_utf16_lossy(&[unit(before), last])),
+                    _ => return,
+                }
+                self.open.clear();
             }
             Kind::Narrow(character) => loop {
                 let wrong = match std::str::from_utf8(&self.open) {
@@ -190,8 +193,12 @@ impl Foreign {
                     }
                     Err(error) => error.error_len(),
                 };
-                let Some(wrong) = wrong else { return };
-                text.extend(self.open.drain(..wrong).map(character));
+                for _ in 0..wrong.unwrap_or_default() {
+                    text.push(character(self.open.remove(0)));
+                }
+                if wrong.is_none() {
+                    return;
+                }
             },
         }
     }
@@ -201,7 +208,13 @@ impl Foreign {
         match self.kind {
             Kind::Wide { .. } if self.open.len() > 1 => "\u{fffd}".to_owned(),
             Kind::Wide { .. } => String::new(),
-            Kind::Narrow(character) => self.open.into_iter().map(character).collect(),
+            Kind::Narrow(character) => {
+                let mut text = String::new();
+                for byte in self.open {
+                    text.push(character(byte));
+                }
+                text
+            }
         }
     }
 }

@@ -169,10 +169,13 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
             commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
         }
     }
-    if let Some(compiled) = compiled {
-        note_schedules(tx, new, compiled, now)?;
+    // A commit that comes late is neither how the branch stands nor a reason to end what is.
+    if !trigger.happened.as_ref().is_some_and(|happened| happened.is_late) {
+        if let Some(compiled) = compiled {
+            note_schedules(tx, new, compiled, now)?;
+        }
+        commit::cancel_redundant(tx, &created.id, now)?;
     }
-    commit::cancel_redundant(tx, &created.id, now)?;
     tx.effect(Effect::Changed(created.id.clone()));
     Ok(made_contexts)
 }

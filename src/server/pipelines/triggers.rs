@@ -5,7 +5,7 @@ use crate::config::{self, GIVEN_PARAMETERS, PARAMETER_NAME_CHARS, PARAMETER_VALU
 use crate::logging::record;
 use crate::server::pipelines::create;
 use crate::server::pipelines::repository::address;
-use crate::server::pipelines::repository::{Commit, Error as ReadError, Reference};
+use crate::server::pipelines::repository::{Commit, Error as ReadError, Missing, Reference};
 use crate::server::pipelines::types::{self, ConfigOrigin, CreatedPipeline, Revision, Trigger};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
@@ -112,7 +112,9 @@ async fn from_repository(
     let config_at = wanted.config.clone().unwrap_or_else(|| checkout.clone());
     let read = match state.settings.mirrors.read(project.id.as_str(), url, &checkout).await {
         Ok(read) => read,
-        Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, project, wanted))),
+        Err(ReadError::UnknownRef(why) | ReadError::Missing(Missing { why, .. })) => {
+            return Err(Error::Wrong(unknown(why, project, wanted)));
+        }
         Err(ReadError::Failed(why)) => {
             trigger.fetch_error = Some(why);
             return Ok(true);
@@ -130,7 +132,9 @@ async fn from_repository(
     } else {
         match state.settings.mirrors.read(project.id.as_str(), url, &config_at).await {
             Ok(other) => other,
-            Err(ReadError::UnknownRef(why)) => return Err(Error::Wrong(unknown(why, project, wanted))),
+            Err(ReadError::UnknownRef(why) | ReadError::Missing(Missing { why, .. })) => {
+                return Err(Error::Wrong(unknown(why, project, wanted)));
+            }
             Err(ReadError::Failed(why)) => {
                 trigger.fetch_error = Some(why);
                 return Ok(true);

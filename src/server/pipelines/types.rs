@@ -63,6 +63,8 @@ pub struct Happened {
     pub actor_id: Option<UserId>,
     /// The commit comes from a fork of somebody else.
     pub is_untrusted: bool,
+    /// The branch has gone on to what is built already.
+    pub is_late: bool,
     /// The scheduled workflows to run, and no others.
     pub workflows: Option<Vec<String>>,
 }

@@ -14,7 +14,7 @@ use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::report::shared_names;
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::forge::take::{Replayed, replay as replay_changes};
-use crate::server::pipelines::repository::Reference;
+use crate::server::pipelines::repository::{Error as ReadError, Missing, Reference};
 use crate::server::secrets::access::check_token;
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
@@ -414,8 +414,7 @@ async fn look_by_git(state: &Shared, project: &Project) -> Value {
             "has_config": read.config.is_ok(), "message": read.config.err(),
         }),
         Err(
-            crate::server::pipelines::repository::Error::UnknownRef(why)
-            | crate::server::pipelines::repository::Error::Failed(why),
+            ReadError::UnknownRef(why) | ReadError::Missing(Missing { why, .. }) | ReadError::Failed(why),
         ) => json!({ "repository": url, "default_branch": branch, "message": why }),
     }
 }

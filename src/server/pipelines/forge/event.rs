@@ -76,6 +76,16 @@ pub enum Same {
     Again,
 }
 
+/// The reason why nothing was built of a change that was worked off, where later ones are decided by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unbuilt {
+    /// Others were ahead of it.
+    Late,
+    /// The ref had moved on or was gone when the commit was looked for.
+    Gone,
+}
+
 /// A branch or tag that was moved, made or deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Push {
@@ -111,6 +121,9 @@ pub struct Push {
     /// The push was left out because no pull request from its branch was known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_pull: bool,
+    /// The reason why nothing was built of it, where that is of use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbuilt: Option<Unbuilt>,
     /// Author of the push.
     pub actor: Actor,
 }
@@ -220,6 +233,9 @@ pub struct Pull {
     /// The change stands for a push that was left out as long as this pull request was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answers_push: bool,
+    /// The reason why nothing was built of it, where that is of use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unbuilt: Option<Unbuilt>,
     /// Login of its author.
     pub author: String,
     /// Author of the change.
@@ -244,6 +260,26 @@ impl Pull {
 }
 
 impl Event {
+    /// Returns the change as one of which nothing was built, for a reason.
+    pub fn unbuilt(mut self, why: Unbuilt) -> Self {
+        match &mut self {
+            Event::Push(push) => push.unbuilt = Some(why),
+            Event::Pull(pull) => pull.unbuilt = Some(why),
+            Event::Scheduled(_) => {}
+        }
+        self
+    }
+
+    /// Whether nothing was built of it because its ref had moved on or was gone.
+    pub fn is_gone(&self) -> bool {
+        let unbuilt = match self {
+            Event::Push(push) => push.unbuilt,
+            Event::Pull(pull) => pull.unbuilt,
+            Event::Scheduled(_) => None,
+        };
+        unbuilt == Some(Unbuilt::Gone)
+    }
+
     /// Makes a key: changes with the same one within minutes may be the same change.
     pub fn key(&self) -> String {
         match self {

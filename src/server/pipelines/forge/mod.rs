@@ -1,8 +1,9 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
 //! `receive` hears what a forge sends: `signature` believes it, `payload` reads it, `take` decides by the `rules`, and the
-//! store keeps it before the forge is answered; `copies` tells changes from news of changes that are known. `work` makes the pipelines. `poll` finds what no forge told of, `schedule` what is due
-//! by its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
+//! store keeps it before the forge is answered; `copies` tells changes from news of changes that are known. `work`
+//! makes the pipelines, unless `order` says that others were ahead. `poll` finds what no forge told of, `schedule` what is due by
+//! its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 //! All of these that wait for their time do so in `rounds`.
 //!
 //! `reach` is the way to the API of a forge, by a token of the project or by one of an `installation` of a GitHub App,
@@ -15,6 +16,7 @@ pub mod event;
 pub mod hooks;
 pub mod installation;
 mod limits;
+mod order;
 pub mod outgoing;
 pub mod payload;
 mod poll;

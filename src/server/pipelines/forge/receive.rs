@@ -7,7 +7,7 @@ use crate::server::pipelines::forge::event::{Event, Teller};
 use crate::server::pipelines::forge::payload;
 use crate::server::pipelines::forge::payload::parts::{Delivery, ForgeRepository};
 use crate::server::pipelines::forge::signature::{BodyContent, hook, names, sender, verify};
-use crate::server::pipelines::forge::take::{SAME, Stored, Taken, take};
+use crate::server::pipelines::forge::take::{SAME, Stored, Taken, is_taken_anew, take};
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
@@ -284,9 +284,15 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
         let project = &known.project;
         let Sent { mut id, has_id, event, by } = sent;
         if let Some(before) = deliveries::find(tx, &project.id, &id)? {
-            if deliveries::has_failed(tx, before)? {
-                // A forge sends it again because somebody asked it to: what failed for good is taken anew.
+            if is_taken_anew(tx, &project.id, before)? {
+                // A forge sends it again because somebody asked it to.
                 deliveries::delete(tx, before)?;
+            } else if has_id && deliveries::hurry(tx, before, now)? {
+                tx.effect(Effect::ForgeWork);
+                return Ok(Received::new(
+                    200,
+                    "this delivery came before: what waits of it is tried again now",
+                ));
             } else if has_id || !delivery.changes.iter().all(|change| matches!(change, Event::Push(_))) {
                 return Ok(Received::new(200, "this delivery came before: nothing is done again"));
             } else {

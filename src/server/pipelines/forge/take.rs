@@ -63,7 +63,8 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
         }
         Event::Pull(pull) => {
             pull.told_by = of.by.clone();
-            let told = told_of_pull(tx, project, pull.number, of.since)?;
+            let told = pulls_of(tx, project, pull.number, of.since)?;
+            let told: Vec<Pull> = told.into_iter().map(|(_, pull)| pull).collect();
             pull.same = copies::same_of_pull(&told, pull);
             let is_late = told.iter().any(|other| pull.is_older_than(other));
             pull.same.map(|_| TOLD_BEFORE).or(is_late.then_some(CAME_LATE))
@@ -125,7 +126,7 @@ fn told_before(
 }
 
 /// The pushes of a ref that were told of since, the oldest first; what is damaged says nothing.
-fn pushes_of(
+pub(super) fn pushes_of(
     view: &View,
     project: &ProjectId,
     reference: &str,
@@ -140,15 +141,18 @@ fn pushes_of(
 }
 
 /// The changes of a pull request that were told of since, the oldest first.
-fn told_of_pull(
+pub(super) fn pulls_of(
     view: &View,
     project: &ProjectId,
     number: u64,
     since: Millis,
-) -> Result<Vec<Pull>, StoreError> {
-    let stored = deliveries::of_ref(view, project, &format!("pull/{number}"), since)?;
-    let pulls = stored.into_iter().filter_map(|stored: StoredChange| match stored.event {
-        Ok(Event::Pull(pull)) => Some(pull),
+) -> Result<Vec<(StoredChange, Pull)>, StoreError> {
+    let stored = deliveries::of_ref(view, project, &format!("pull/{number}"), since)?.into_iter();
+    let pulls = stored.filter_map(|stored: StoredChange| match &stored.event {
+        Ok(Event::Pull(pull)) => {
+            let pull = pull.clone();
+            Some((stored, pull))
+        }
         _ => None,
     });
     Ok(pulls.collect())
@@ -170,6 +174,18 @@ fn may_start_by_now(view: &View, project: &ProjectId, change: &Event) -> Result<
         }
         Event::Scheduled(_) => Ok(false),
     }
+}
+
+/// Whether a delivery that is sent again is taken anew: nothing of it was built or waits, and something failed, or its ref was
+/// gone when it was looked for. Somebody asked the forge for it.
+pub(super) fn is_taken_anew(view: &View, project: &ProjectId, delivery: i64) -> Result<bool, StoreError> {
+    let counts = deliveries::count_by_state(view, delivery)?;
+    let has = |of: EventState| counts.iter().any(|(state, _)| *state == of);
+    if has(EventState::Waiting) || has(EventState::Started) {
+        return Ok(false);
+    }
+    let is_gone = |stored: &StoredChange| stored.event.as_ref().is_ok_and(Event::is_gone);
+    Ok(has(EventState::Failed) || deliveries::without_pipeline(view, project, delivery)?.iter().any(is_gone))
 }
 
 /// The changes of a delivery that started nothing, when they are asked for again.

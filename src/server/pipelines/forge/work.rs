@@ -4,14 +4,15 @@
 use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
-use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange};
+use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange, Unbuilt};
+use crate::server::pipelines::forge::order::{Lost, Overtaken, lost, overtaken};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
     SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
 };
 use crate::server::pipelines::forge::take::is_built_by_pull;
 use crate::server::pipelines::forge::values;
-use crate::server::pipelines::repository::{Ask, Error as ReadError, PullRef, Read, Reference};
+use crate::server::pipelines::repository::{Ask, Error as ReadError, Missing, PullRef, Read, Reference};
 use crate::server::pipelines::triggers::revision;
 use crate::server::pipelines::types::{ConfigOrigin, Happened, Trigger};
 use crate::server::state::Shared;
@@ -20,7 +21,7 @@ use crate::server::store::status::{EventState, Forge, TriggerType};
 use crate::server::store::tables::deliveries;
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
-use crate::server::store::{Error as StoreError, View};
+use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -111,6 +112,8 @@ enum End {
     Started,
     /// The change needs no pipeline.
     Skipped(String),
+    /// The change gets no pipeline, and later changes are decided by that.
+    Unbuilt(String, Unbuilt),
     /// The change cannot be worked off.
     Failed(String),
     /// The change is tried again.
@@ -128,6 +131,16 @@ async fn work_once(state: &Shared, stored: &StoredChange) {
         End::Started => return,
         End::Skipped(why) => {
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
+        }
+        End::Unbuilt(why, because) => {
+            let event = stored.event.as_ref().ok().map(|event| event.clone().unbuilt(because));
+            let write = move |tx: &Tx<'_>| {
+                if let Some(event) = &event {
+                    deliveries::set_event(tx, seq, &serde_json::to_value(event)?)?;
+                }
+                deliveries::finish_event(tx, seq, EventState::Skipped, &why)
+            };
+            state.store.write(write).await
         }
         End::Failed(why) => {
             record!(Warn, project_id = stored.project, change = seq; "a change of a repository was not built: {why}");
@@ -241,21 +254,33 @@ async fn work_push(
     let project = &stored.project;
     let read = match mirrors.read_as(project.as_str(), url, ask).await {
         Ok(read) => read,
-        Err(ReadError::UnknownRef(why)) => return Ok(End::Skipped(why)),
-        Err(ReadError::Failed(why)) => return unread(state, stored, event, about, why).await,
+        Err(error) => return unread(state, stored, event, about, url, error).await,
     };
-    if let Some(seen) = &push.late_for {
-        match mirrors.is_ancestor(project.as_str(), url, &push.commit, seen).await {
-            Ok(true) => {
-                let why = format!("it came late: `{}` has gone on to {seen}, which holds it", push.reference);
+    let mut is_late = false;
+    match overtaken(state, stored, event, &read, url).await? {
+        Overtaken::By { object, why } => {
+            let (id, name, is_here) = (project.clone(), push.reference.clone(), push.after.clone());
+            let late = serde_json::to_value(event.clone().unbuilt(Unbuilt::Late))?;
+            let seq = stored.seq;
+            let write = move |tx: &Tx<'_>| {
+                if forge::seen_ref(tx, &id, &name)?.as_ref() == Some(&is_here) {
+                    let object = Some(object.as_str()).filter(|object| !super::event::is_zeros(object));
+                    forge::see_ref(tx, &id, &name, object)?;
+                }
+                deliveries::set_event(tx, seq, &late)
+            };
+            state.store.write(write).await?;
+            if !about.settings.is_each_commit_built {
                 return Ok(End::Skipped(why));
             }
-            Ok(false) => {
-                let (id, name, object) = (project.clone(), push.reference.clone(), push.after.clone());
-                state.store.write(move |tx| forge::see_ref(tx, &id, &name, Some(&object))).await?;
-            }
-            Err(ReadError::Failed(why) | ReadError::UnknownRef(why)) => return Ok(End::Later(why)),
+            is_late = true;
         }
+        Overtaken::No if push.late_for.is_some() => {
+            let (id, name, object) = (project.clone(), push.reference.clone(), push.after.clone());
+            state.store.write(move |tx| forge::see_ref(tx, &id, &name, Some(&object))).await?;
+        }
+        Overtaken::No => {}
+        Overtaken::Unknown(why) => return Ok(End::Later(why)),
     }
     if read.commit.skips_ci() {
         return Ok(End::Skipped(SAYS_SKIP.to_owned()));
@@ -269,7 +294,7 @@ async fn work_push(
     if let Some(why) = filtered_paths(&about.settings, read.changed.as_deref()) {
         return Ok(End::Skipped(why));
     }
-    start(state, stored, event, about, url, &reference, read).await
+    start(state, stored, event, about, &reference, read, is_late).await
 }
 
 /// Whether a commit was in the repository before the delivery that a branch at it came in: what the others were at by
@@ -335,11 +360,22 @@ async fn work_pull(
     let ask = Ask { reference: reference.clone(), commit, config: path(&about.settings), since };
     let read = match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
         Ok(read) => read,
-        Err(ReadError::UnknownRef(why)) => return Ok(End::Skipped(why)),
-        Err(ReadError::Failed(why)) => return unread(state, stored, event, about, why).await,
+        Err(error) => return unread(state, stored, event, about, url, error).await,
     };
     if !read.commit.revision.starts_with(&pull.head) {
-        return Ok(End::Skipped(format!("the branch `{}` has moved on since", pull.head_branch)));
+        // Some forges tell the beginning of the commit only: the branch is elsewhere, or not there yet.
+        let why = format!(
+            "the branch `{}` of the repository `{url}` is at {}, and not at {}",
+            pull.head_branch, read.commit.revision, pull.head
+        );
+        let tip = Some(read.commit.revision);
+        let missing = ReadError::Missing(Missing { why, tip, has_commit: false });
+        return unread(state, stored, event, about, url, missing).await;
+    }
+    match overtaken(state, stored, event, &read, url).await? {
+        Overtaken::By { why, .. } => return Ok(End::Unbuilt(why, Unbuilt::Late)),
+        Overtaken::Unknown(why) => return Ok(End::Later(why)),
+        Overtaken::No => {}
     }
     if !pull.is_fork {
         if read.commit.skips_ci() {
@@ -356,7 +392,7 @@ async fn work_pull(
             return Ok(End::Skipped("the branch is built at this commit already".to_owned()));
         }
     }
-    start(state, stored, event, about, url, &reference, read).await
+    start(state, stored, event, about, &reference, read, false).await
 }
 
 /// A schedule builds what its ref points to by now, whatever the message of the commit says.
@@ -375,23 +411,42 @@ async fn work_scheduled(
     };
     let ask = Ask { config: path(&about.settings), ..Ask::from(&reference) };
     match state.settings.mirrors.read_as(stored.project.as_str(), url, ask).await {
-        Ok(read) => start(state, stored, event, about, url, &reference, read).await,
-        Err(ReadError::UnknownRef(why)) => Ok(End::Skipped(why)),
+        Ok(read) => start(state, stored, event, about, &reference, read, false).await,
+        Err(ReadError::UnknownRef(why) | ReadError::Missing(Missing { why, .. })) => Ok(End::Skipped(why)),
         // The next time comes soon enough.
         Err(ReadError::Failed(why)) if stored.attempts >= 5 => Ok(End::Failed(why)),
         Err(ReadError::Failed(why)) => Ok(End::Later(why)),
     }
 }
 
-/// The repository cannot be read: tried again for a while, then a pipeline says why.
+/// The commit of a change cannot be read. A repository that cannot be read is tried again for a while, then a pipeline says
+/// why; a commit that is not there is awaited for as long, unless its ref has moved on.
 async fn unread(
     state: &Shared,
     stored: &StoredChange,
     event: &Event,
     about: &About,
-    why: String,
+    url: &str,
+    error: ReadError,
 ) -> Result<End, StoreError> {
-    if (stored.attempts as usize) < AGAIN_SECONDS.len() {
+    let is_last = stored.attempts as usize >= AGAIN_SECONDS.len();
+    let why = match error {
+        ReadError::UnknownRef(why) => return Ok(End::Skipped(why)),
+        ReadError::Missing(missing) => {
+            return Ok(match lost(state, stored, event, &missing, url).await? {
+                Lost::Gone(why) => End::Unbuilt(why, Unbuilt::Gone),
+                Lost::Awaited if is_last => End::Failed(format!(
+                    "{}, and has not got it within two hours: have the forge send the delivery again when it is there",
+                    missing.why
+                )),
+                Lost::Awaited => {
+                    End::Later(format!("{}; it may get there yet, and is tried again", missing.why))
+                }
+            });
+        }
+        ReadError::Failed(why) => why,
+    };
+    if !is_last {
         return Ok(End::Later(why));
     }
     let mut trigger = trigger_of(stored, event, about);
@@ -404,15 +459,17 @@ async fn start(
     stored: &StoredChange,
     event: &Event,
     about: &About,
-    url: &str,
     reference: &Reference,
     read: Read,
+    is_late: bool,
 ) -> Result<End, StoreError> {
     let mut trigger = trigger_of(stored, event, about);
     trigger.waits_for_orbs = stored.attempts < ORB_TRIES;
+    let url = about.project.repository_url.as_deref().unwrap_or_default();
     let revision = revision(url, reference, &read.commit, &about.project.default_branch);
     if let Some(happened) = trigger.happened.as_mut() {
         values::of_revision(&mut happened.values, &revision);
+        happened.is_late = is_late;
     }
     let is_untold = matches!(event, Event::Push(push) if push.actor.login.is_empty());
     if is_untold && !read.commit.author.is_empty() {
@@ -475,6 +532,7 @@ fn trigger_of(stored: &StoredChange, event: &Event, about: &About) -> Trigger {
         actor_avatar: actor.avatar_url.clone(),
         actor_id,
         is_untrusted: is_fork,
+        is_late: false,
         workflows,
     };
     let file = path(&about.settings).unwrap_or_else(|| ".circleci/config.yml".to_owned());

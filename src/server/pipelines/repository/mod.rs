@@ -123,15 +123,30 @@ pub struct Read {
     pub config: Result<String, String>,
     /// The files that changed, where that was asked for and can be told.
     pub changed: Option<Vec<String>>,
+    /// Whether the ref is at it.
+    pub is_tip: bool,
 }
 
 /// The reason why nothing was read, in sentences for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Error {
-    /// The repository has no such branch or tag, or none that leads to a commit: that stays so.
+    /// The ref leads to no commit, or no ref can have its name: that stays so.
     UnknownRef(String),
+    /// The repository has no such ref, or not the commit that is asked for: it may have both a little later.
+    Missing(Missing),
     /// The repository cannot be reached or read, or git cannot be run.
     Failed(String),
+}
+
+/// A ref or a commit that a repository does not have. Forges tell of pushes before all their copies of a repository have them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// A sentence about what is missing.
+    pub why: String,
+    /// The commit that the ref is at; `None`: there is no such ref.
+    pub tip: Option<String>,
+    /// Whether the commit is there that was asked for.
+    pub has_commit: bool,
 }
 
 /// The mirrors of all projects.
@@ -244,7 +259,15 @@ async fn remove(folder: &Path) {
 
 async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
     let reference = &ask.reference;
-    let mut target = fetch(git, url, &reference.full(), reference).await?;
+    let mut target = match fetch(git, url, &reference.full(), reference).await {
+        Err(Error::Missing(mut missing)) => {
+            if let Some(commit) = &ask.commit {
+                missing.has_commit = fetch(git, url, commit, reference).await.is_ok();
+            }
+            return Err(Error::Missing(missing));
+        }
+        fetched => fetched?,
+    };
     let failed = |error: GitError| {
         // Git may name anything by a tag, and Linux has one of a tree.
         if error.says(&["expected commit type"]) {
@@ -256,12 +279,24 @@ async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
         }
         Error::Failed(format!("failed to read the mirror of `{url}`: {error}"))
     };
+    let mut is_tip = true;
     if let Some(commit) = &ask.commit {
         let tip = git.run(LOCAL, 100, &["rev-parse", "--verify", &format!("{target}^{{commit}}")]).await;
         let tip = tip.map_err(failed)?;
         if !tip.bytes.starts_with(commit.as_bytes()) {
             // The ref has moved on since, or what it points to is wrapped in a tag.
-            target = fetch(git, url, commit, reference).await?;
+            is_tip = false;
+            let tip = String::from_utf8_lossy(&tip.bytes).trim().to_owned();
+            target = fetch(git, url, commit, reference).await.map_err(|error| match error {
+                Error::Missing(missing) => {
+                    let (what, name) = reference.said();
+                    let why = format!(
+                        "the repository `{url}` has no commit {commit}: its {what} `{name}` is at {tip}"
+                    );
+                    Error::Missing(Missing { why, tip: Some(tip), ..missing })
+                }
+                other => other,
+            })?;
         }
     }
     let commit_name = format!("{target}^{{commit}}");
@@ -282,7 +317,7 @@ async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
         Some(since) => changed(git, url, since, &commit.revision, reference).await,
         None => None,
     };
-    Ok(Read { commit, config, changed })
+    Ok(Read { commit, config, changed, is_tip })
 }
 
 /// Fetches what has this full name or id. Returns its name in the mirror.
@@ -308,12 +343,8 @@ async fn fetch(git: &MirrorGit, url: &str, full: &str, reference: &Reference) ->
             "unadvertised object",
         ]) {
             let (what, name) = reference.said();
-            if full != reference.full() {
-                return Err(Error::UnknownRef(format!(
-                    "the {what} `{name}` of the repository `{url}` is not at the commit {full} any more"
-                )));
-            }
-            return Err(Error::UnknownRef(format!("the repository `{url}` has no {what} `{name}`")));
+            let why = format!("the repository `{url}` has no {what} `{name}`");
+            return Err(Error::Missing(Missing { why, tip: None, has_commit: false }));
         }
         if error.says(&["invalid refspec"]) {
             let (what, name) = reference.said();

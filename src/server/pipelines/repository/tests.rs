@@ -87,13 +87,13 @@ async fn branches_that_give_way_to_folders_and_tags_are_read() {
     git(&bench.work(), &["branch", "a/b"]);
     bench.branch("a/b").await.unwrap();
     let gone = bench.branch("a").await.unwrap_err();
-    assert!(matches!(&gone, Error::UnknownRef(why) if why.contains("no branch `a`")), "{gone:?}");
+    assert!(matches!(&gone, Error::Missing(it) if it.why.contains("no branch `a`")), "{gone:?}");
 
     git(&bench.work(), &["tag", "-a", "v1", "-m", "annotated"]);
     let tag = bench.mirrors.read("p", &bench.url(), &Reference::Tag("v1".into())).await.unwrap();
     assert_eq!(tag.commit.subject, "first");
     let none = bench.mirrors.read("p", &bench.url(), &Reference::Tag("v2".into())).await.unwrap_err();
-    assert!(matches!(none, Error::UnknownRef(_)));
+    assert!(matches!(none, Error::Missing(_)));
 }
 
 #[tokio::test]

@@ -129,15 +129,6 @@ pub fn find(view: &View, project: &ProjectId, delivery: &str) -> Result<Option<i
     Ok(query.query_row(params![project, delivery], |row| row.get(0)).optional()?)
 }
 
-/// Whether nothing of a delivery was built or is going to be, and something of it failed.
-pub fn has_failed(view: &View, delivery: i64) -> Result<bool, Error> {
-    let mut query = view.sql().prepare_cached(
-        "SELECT coalesce(sum(state = ?2) > 0 AND sum(state IN (?3, ?4)) = 0, 0) FROM forge_events WHERE delivery_seq = ?1",
-    )?;
-    let states = params![delivery, EventState::Failed, EventState::Waiting, EventState::Started];
-    Ok(query.query_row(states, |row| row.get(0))?)
-}
-
 /// Forgets a delivery with its changes.
 pub fn delete(tx: &Tx<'_>, delivery: i64) -> Result<(), Error> {
     tx.sql().prepare_cached("DELETE FROM forge_deliveries WHERE seq = ?1")?.execute([delivery])?;
@@ -345,6 +336,23 @@ pub fn next_event(view: &View) -> Result<Option<Millis>, Error> {
 pub fn finish_event(tx: &Tx<'_>, seq: i64, state: EventState, sentence: &str) -> Result<bool, Error> {
     let sql = "UPDATE forge_events SET state = ?2, sentence = ?3 WHERE seq = ?1 AND state = ?4";
     Ok(tx.sql().prepare_cached(sql)?.execute(params![seq, state, sentence, EventState::Waiting])? > 0)
+}
+
+/// Puts a change in another form.
+pub fn set_event(tx: &Tx<'_>, seq: i64, event: &serde_json::Value) -> Result<(), Error> {
+    let sql = "UPDATE forge_events SET event = ?2 WHERE seq = ?1";
+    tx.sql().prepare_cached(sql)?.execute(params![seq, event.to_string()])?;
+    Ok(())
+}
+
+/// Has the changes of a delivery that wait for another try be tried at once, and as often as new ones. False when there are
+/// none.
+pub fn hurry(tx: &Tx<'_>, delivery: i64, now: Millis) -> Result<bool, Error> {
+    let mut query = tx.sql().prepare_cached(
+        "UPDATE forge_events SET not_before_ms = ?2, attempts = 0
+         WHERE delivery_seq = ?1 AND state = ?3 AND attempts > 0",
+    )?;
+    Ok(query.execute(params![delivery, now, EventState::Waiting])? > 0)
 }
 
 /// Has a change wait for another try.
