@@ -93,6 +93,7 @@ mod forge_cases;
 // Forges that are down for an hour, and looks at refs that cost them nothing.
 #[cfg(feature = "server")]
 mod forge_order;
+#[cfg(feature = "server")]
 mod forge_outages;
 // Tokens that are refused, odd branches, authors who would approve their own changes.
 #[cfg(feature = "server")]
