@@ -90,9 +90,10 @@ mod forge;
 // From a push to a result, case by case.
 #[cfg(feature = "server")]
 mod forge_cases;
-// Forges that are down for an hour, and looks at refs that cost them nothing.
+// Pushes that are told late, or before they can be read.
 #[cfg(feature = "server")]
 mod forge_order;
+// Forges that are down for an hour, and looks at refs that cost them nothing.
 #[cfg(feature = "server")]
 mod forge_outages;
 // Tokens that are refused, odd branches, authors who would approve their own changes.
