@@ -230,6 +230,7 @@ fn trigger(snapshot: &Snapshot, slug: &str, file_name: &str) -> Trigger {
             subject: snapshot.subject.clone(),
             body: String::new(),
             author: String::new(),
+            made: Default::default(),
             is_default_branch: snapshot.is_default_branch,
             reference: None,
         }),

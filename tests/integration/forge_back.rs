@@ -301,7 +301,7 @@ fn gitlab_is_spared_what_it_refuses() {
     }
     poll("the end of the job to be told", || {
         let calls = fake.calls();
-        let last = calls.last().map(|call| call.json()["state"].clone());
+        let last = calls.iter().rfind(|call| call.method == "POST").map(|call| call.json()["state"].clone());
         if last == Some(json!("success")) { Ok(()) } else { Err(format!("{calls:?}")) }
     });
     assert!(refused.lock().unwrap().is_empty(), "{:?}", refused.lock().unwrap());
@@ -371,6 +371,17 @@ fn whoever_wants_to_know_is_told_of_ends_and_nobody_nearby_is_called_unasked() {
             body["pipeline"]["vcs"]["branch"] == "main" && body["webhook"]["id"] == json!(good),
             "{body}"
         );
+        let vcs = &body["pipeline"]["vcs"];
+        let ada = json!({ "name": "Ada", "email": "ada@example.com" });
+        assert_eq!(
+            (&vcs["provider_name"], &vcs["commit"]["author"], &vcs["commit"]["committer"]),
+            (&json!("github"), &ada, &ada)
+        );
+        for time in ["authored_at", "committed_at"] {
+            let expected =
+                work.git(&["log", "-1", if time == "authored_at" { "--format=%aI" } else { "--format=%cI" }]);
+            assert_eq!(vcs["commit"][time], json!(expected));
+        }
         let status = if body["job"].is_null() { &body["workflow"]["status"] } else { &body["job"]["status"] };
         assert_eq!(status, "success", "{body}");
         events.push(body["type"].as_str().unwrap().to_owned());
@@ -378,6 +389,71 @@ fn whoever_wants_to_know_is_told_of_ends_and_nobody_nearby_is_called_unasked() {
     events.sort();
     assert_eq!(events, ["job-completed", "workflow-completed"]);
     assert_ne!(good, NONE);
+}
+
+#[test]
+fn forges_that_are_not_github_are_told_of_in_their_own_way() {
+    let fake = Fake::start(|call| (if call.path == "/hook" { 200 } else { 201 }, "", "{}".to_owned()));
+    let server = Server::start_with(&["--allow-webhook-host", &fake.address.to_string()], None);
+    server.project();
+    let work = Work::new(server.folder.path());
+    let config = json!({ "version": 2.1, "jobs": { "slow": { "machine": true, "resource_class": "acme/linux",
+        "steps": [{ "run": { "name": "sit still", "command": "sleep 600", "no_output_timeout": "1s" } }] } },
+        "workflows": { "w": { "jobs": ["slow"] } } });
+    let commit = work.commit_config(&config.to_string(), "Fix\n\nlonger");
+    server.register(&work.url());
+    let project = server.call("GET", PROJECT, None)["id"].as_str().unwrap().to_owned();
+    let body = json!({ "name": "n", "url": format!("{}/hook", fake.url()), "events": ["workflow-completed"],
+        "verify-tls": true, "signing-secret": "", "scope": { "id": project, "type": "project" } });
+    server.call("POST", "/api/v2/webhook", Some(body));
+    let _runner = server.runner("r", &server.class_token("acme/linux"));
+    let told = |forge: &str, nth: usize, reference: &str| {
+        let wanted =
+            json!({ "forge": forge, "api_url": fake.url(), "token": "t", "repository_name": "acme/hello" });
+        server.connect(wanted);
+        let made = server.call("POST", &format!("{PROJECT}/pipeline"), Some(json!({ "branch": "main" })));
+        server.ended(made["id"].as_str().unwrap());
+        poll("the step that took too long to be named", || {
+            let calls: Vec<Value> =
+                fake.calls().iter().filter(|call| call.method == "POST").map(Call::json).collect();
+            let is_it =
+                |call: &&Value| call["description"] == "Failed: sit still" && call["ref"] == reference;
+            if calls.iter().any(|call| is_it(&call)) { Ok(()) } else { Err(format!("{calls:?}")) }
+        });
+        poll("the webhook", || {
+            let calls = fake.calls();
+            let call = calls.iter().filter(|call| call.path == "/hook").nth(nth);
+            call.map(Call::json).ok_or_else(|| "not yet".to_owned())
+        })["pipeline"]
+            .clone()
+    };
+    let pipeline = told("gitlab", 0, "main");
+    let parameters = &pipeline["trigger_parameters"];
+    assert!(pipeline["vcs"].is_null(), "{pipeline}");
+    assert_eq!(
+        parameters["git"],
+        json!({ "branch": "main", "tag": "", "ref": "refs/heads/main", "checkout_sha": commit, "checkout_url": work.url() })
+    );
+    assert_eq!(
+        (&parameters["circleci"]["event_type"], &parameters["circleci"]["trigger_type"]),
+        (&json!("api"), &json!("gitlab"))
+    );
+    let gitlab = &parameters["gitlab"];
+    assert_eq!(
+        (&gitlab["commit_title"], &gitlab["commit_message"], &gitlab["commit_author_email"]),
+        (&json!("Fix"), &json!("Fix\n\nlonger"), &json!("ada@example.com"))
+    );
+    let pipeline = told("bitbucket_dc", 1, "refs/heads/main");
+    let parameters = &pipeline["trigger_parameters"];
+    assert!(parameters["git"]["branch"] == "main" && parameters["gitlab"].is_null(), "{pipeline}");
+
+    // What Bitbucket Cloud cannot do is said where it is asked for.
+    let connected =
+        server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "forge": "bitbucket_cloud" })));
+    assert!(!connected["warnings"].to_string().contains("forks"), "{connected}");
+    let wanted = json!({ "enable_building_fork_prs": true });
+    let changed = server.call("POST", &format!("/api/v3/projects/{project}/update-settings"), Some(wanted));
+    assert!(changed["warnings"].to_string().contains("not built at Bitbucket Cloud"), "{changed}");
 }
 
 #[test]

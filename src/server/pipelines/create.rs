@@ -135,6 +135,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
             subject: &revision.subject,
             body: &revision.body,
             author: &revision.author,
+            made: &revision.made,
             reference: revision.reference.as_deref(),
         }),
         given: &trigger.parameters,

@@ -10,6 +10,7 @@ use crate::server::pipelines::types::{self, ConfigOrigin, CreatedPipeline, Revis
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::TriggerType;
+use crate::server::store::tables::pipelines::CommitFacts;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -177,6 +178,13 @@ pub fn revision(url: &str, checkout: &Reference, commit: &Commit, default_branch
         subject: commit.subject.clone(),
         body: commit.body.clone(),
         author: commit.author.clone(),
+        made: CommitFacts {
+            author_email: commit.author_email.clone(),
+            authored_at: commit.authored_at.clone(),
+            committer: commit.committer.clone(),
+            committer_email: commit.committer_email.clone(),
+            committed_at: commit.committed_at.clone(),
+        },
         reference: match checkout {
             Reference::Pull(pull) => Some(pull.reference.clone()),
             _ => None,

@@ -4,7 +4,7 @@ use crate::config;
 use crate::server::ids::{PipelineId, UserId};
 use crate::server::store::Error as StoreError;
 use crate::server::store::status::{PipelineState, TriggerType};
-use crate::server::store::tables::pipelines::PullFacts;
+use crate::server::store::tables::pipelines::{CommitFacts, PullFacts};
 use crate::server::time::Millis;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -113,6 +113,8 @@ pub struct Revision {
     pub body: String,
     /// Name of the commit's author.
     pub author: String,
+    /// Further facts about who made it, and when.
+    pub made: CommitFacts,
     /// Whether the branch is the default one.
     pub is_default_branch: bool,
     /// Full ref to fetch, where it is no branch and no tag.

@@ -56,10 +56,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("tokens.sql"),
     // File and line of a failure, for people; the columns that clients know stay what reports have.
     "ALTER TABLE test_results ADD COLUMN place TEXT;",
-    // Since when somebody could claim a task: as far as is known, since it entered the queue. Of one that waits no more
-    // nobody asks.
+    // Time since which somebody could claim a task: as far as is known, since it entered the queue. Of one that waits no
+    // more nobody asks.
     "ALTER TABLE tasks ADD COLUMN waits_since_ms INTEGER NOT NULL DEFAULT 0;
     UPDATE tasks SET waits_since_ms = queued_at_ms WHERE status = 'queued';",
+    // Author and committer of the commit of a pipeline, with times: JSON, for those who are told of it.
+    "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an

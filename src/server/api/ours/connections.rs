@@ -11,7 +11,7 @@ use crate::server::auth::{Administrator, Person, new_token};
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Event, StoredChange};
 use crate::server::pipelines::forge::hooks::SIGNING;
-use crate::server::pipelines::forge::report::shared_names;
+use crate::server::pipelines::forge::report::warnings as warnings_of;
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
 use crate::server::pipelines::forge::take::{Replayed, replay as replay_changes};
 use crate::server::pipelines::repository::{Error as ReadError, Missing, Reference};
@@ -381,7 +381,7 @@ async fn connect(
         answer["secret"] = json!(secret.expose());
     }
     let id = project.id.clone();
-    answer["warnings"] = json!(state.store.read(move |view| shared_names(view, &id)).await?);
+    answer["warnings"] = json!(state.store.read(move |view| warnings_of(view, &id)).await?);
     answer["found"] = look(&state, &project).await?;
     if sets_hook {
         let address = hooks::address(&state.settings.public_url, &project.id);

@@ -8,7 +8,7 @@ use crate::server::auth::{Administrator, Person};
 use crate::server::engine::commit::RerunScope;
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
 use crate::server::pipelines::continuation::{self, Continuation};
-use crate::server::pipelines::forge::report::shared_names;
+use crate::server::pipelines::forge::report::warnings as warnings_of;
 use crate::server::pipelines::forge::rules::check_settings;
 use crate::server::state::Shared;
 use crate::server::store::tables::projects::{self, ProjectSettings};
@@ -194,7 +194,7 @@ async fn update_settings(
         let Some(settings) = projects::settings(tx, &id)? else { return Ok(None) };
         let Ok(settings) = changed(&settings, &changes) else { return Ok(None) };
         projects::set_settings(tx, &id, &settings)?;
-        Ok(Some((settings, shared_names(tx, &id)?)))
+        Ok(Some((settings, warnings_of(tx, &id)?)))
     });
     let (settings, warnings) = changed.await?.ok_or(unknown)?;
     let Json(mut answer) = shown(settings);

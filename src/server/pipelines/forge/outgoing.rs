@@ -10,8 +10,8 @@ use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
-use crate::server::store::status::CallState;
-use crate::server::store::status::JobStatus;
+use crate::server::store::status::{CallState, Forge, JobStatus};
+use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::webhooks::{self, Webhook, WebhookCall};
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
@@ -169,6 +169,15 @@ fn is_allowed(hosts: &[String], url: &str) -> bool {
     })
 }
 
+/// The long name of a kind of forge, of which the beginning of a slug is the short one.
+fn long(vcs: &str) -> &str {
+    match vcs {
+        "gh" => "github",
+        "bb" => "bitbucket",
+        other => other,
+    }
+}
+
 /// Gathers the body of a call about an event; `None`: it is gone.
 fn payload(
     view: &View,
@@ -190,18 +199,13 @@ fn payload(
     let Some(workflow) = read::workflow(view, &workflow)? else { return Ok(None) };
     let Some(pipeline) = read::pipeline(view, &workflow.pipeline_id)? else { return Ok(None) };
     let project = &pipeline.project;
-    let long = match project.vcs.as_str() {
-        "gh" => "github",
-        "bb" => "bitbucket",
-        other => other,
-    };
     let mut body = json!({
         "id": call.id, "type": call.event, "happened_at": call.at.to_string(),
         "webhook": { "id": webhook.id, "name": webhook.name },
-        "project": { "id": project.id, "name": project.repo, "slug": format!("{long}/{}/{}", project.org, project.repo) },
+        "project": { "id": project.id, "name": project.repo, "slug": format!("{}/{}/{}", long(&project.vcs), project.org, project.repo) },
         "organization": { "id": project.organisation, "name": project.org },
         "workflow": shown_workflow(settings, &workflow, job.is_none()),
-        "pipeline": shown_pipeline(&pipeline),
+        "pipeline": shown_pipeline(&pipeline, forge::connection(view, &project.id)?.as_ref()),
     });
     if let Some(job) = job {
         body["job"] = shown_job(&job);
@@ -221,7 +225,7 @@ fn shown_workflow(settings: &ServerSettings, workflow: &Workflow, with_status: b
     shown
 }
 
-fn shown_pipeline(pipeline: &Pipeline) -> Value {
+fn shown_pipeline(pipeline: &Pipeline, connection: Option<&Connection>) -> Value {
     let trigger = match pipeline.trigger_type.as_str() {
         "scheduled_pipeline" => "schedule",
         "explicit" => "api",
@@ -231,20 +235,88 @@ fn shown_pipeline(pipeline: &Pipeline) -> Value {
         "id": pipeline.id, "number": pipeline.number, "created_at": pipeline.created_at.to_string(),
         "trigger": { "type": trigger },
     });
-    if let (Some(url), Some(revision)) = (&pipeline.repository_url, &pipeline.revision) {
-        let mut vcs = json!({
-            "provider_name": pipeline.project.vcs, "origin_repository_url": pipeline.origin_url, "target_repository_url": url,
-            "revision": revision,
-            "commit": {
-                "subject": pipeline.subject, "body": pipeline.body, "author": { "name": pipeline.author },
-            },
-        });
-        for (name, value) in [("branch", &pipeline.branch), ("tag", &pipeline.tag)] {
-            if let Some(value) = value {
-                vcs[name] = json!(value);
-            }
+    let Some((url, revision)) = pipeline.repository_url.as_ref().zip(pipeline.revision.as_ref()) else {
+        return shown;
+    };
+    match connection.filter(|connection| matches!(connection.forge, Forge::GitLab | Forge::BitbucketDc)) {
+        Some(connection) => {
+            shown["trigger_parameters"] = trigger_parameters(pipeline, connection, trigger, url, revision);
         }
-        shown["vcs"] = vcs;
+        None => shown["vcs"] = vcs(pipeline, url, revision),
+    }
+    shown
+}
+
+/// The commit of a pipeline, of projects that CircleCI calls those of GitHub or Bitbucket.
+fn vcs(pipeline: &Pipeline, url: &str, revision: &str) -> Value {
+    let mut commit = json!({
+        "subject": pipeline.subject, "body": pipeline.body, "author": { "name": pipeline.author },
+    });
+    if let Some(made) = &pipeline.made {
+        commit["author"]["email"] = json!(made.author_email);
+        commit["authored_at"] = json!(made.authored_at);
+        commit["committer"] = json!({ "name": made.committer, "email": made.committer_email });
+        commit["committed_at"] = json!(made.committed_at);
+    }
+    let mut vcs = json!({
+        "provider_name": long(&pipeline.project.vcs), "origin_repository_url": pipeline.origin_url,
+        "target_repository_url": url, "revision": revision, "commit": commit,
+    });
+    for (name, value) in [("branch", &pipeline.branch), ("tag", &pipeline.tag)] {
+        if let Some(value) = value {
+            vcs[name] = json!(value);
+        }
+    }
+    vcs
+}
+
+/// `trigger_parameters`: what `vcs` is for projects of GitHub and Bitbucket Cloud, for those of other forges.
+fn trigger_parameters(
+    pipeline: &Pipeline,
+    connection: &Connection,
+    trigger: &str,
+    url: &str,
+    revision: &str,
+) -> Value {
+    let (branch, tag) = (pipeline.branch.as_deref(), pipeline.tag.as_deref());
+    let reference = match (&pipeline.reference, branch, tag) {
+        (Some(reference), _, _) => reference.clone(),
+        (None, _, Some(tag)) => format!("refs/tags/{tag}"),
+        (None, branch, None) => format!("refs/heads/{}", branch.unwrap_or_default()),
+    };
+    let kind = match (trigger, &pipeline.reference, tag) {
+        ("webhook", Some(_), _) => "merge_request",
+        ("webhook", None, Some(_)) => "tag_push",
+        ("webhook", None, None) => "push",
+        (other, _, _) => other,
+    };
+    let mut circleci = json!({
+        "event_time": pipeline.created_at.to_string(), "event_type": kind, "trigger_type": connection.forge,
+    });
+    if let Some(actor) = &pipeline.actor_id {
+        circleci["actor_id"] = json!(actor);
+    }
+    let mut shown = json!({
+        "circleci": circleci,
+        "git": {
+            "branch": branch.unwrap_or_default(), "tag": tag.unwrap_or_default(), "ref": reference,
+            "checkout_sha": revision, "checkout_url": url,
+        },
+    });
+    if connection.forge == Forge::GitLab {
+        let made = pipeline.made.clone().unwrap_or_default();
+        let subject = pipeline.subject.as_deref().unwrap_or_default();
+        let body = pipeline.body.as_deref().filter(|body| !body.is_empty());
+        let message = body.map_or_else(|| subject.to_owned(), |body| format!("{subject}\n\n{body}"));
+        shown["gitlab"] = json!({
+            "type": kind, "branch": branch.unwrap_or_default(), "ref": reference, "checkout_sha": revision,
+            "commit_sha": revision, "commit_title": subject, "commit_message": message,
+            "commit_timestamp": made.authored_at, "commit_author_name": pipeline.author,
+            "commit_author_email": made.author_email, "user_name": pipeline.actor_login,
+            "user_username": pipeline.actor_login, "user_avatar": pipeline.actor_avatar,
+            "repo_name": pipeline.project.repo, "repo_url": url, "project_id": connection.repository,
+            "web_url": url.trim_end_matches(".git"),
+        });
     }
     shown
 }

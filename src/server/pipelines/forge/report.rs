@@ -13,7 +13,7 @@ use crate::server::pipelines::forge::words::{self, PREFIX, Reply};
 use crate::server::secrets::app::Rights;
 use crate::server::state::{ServerSettings, Shared};
 use crate::server::store::read;
-use crate::server::store::status::{JobType, ReportState};
+use crate::server::store::status::{Forge, JobType, ReportState};
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::reports::{self, Changed, CommitStatus, JobFacts, PipelineFacts};
@@ -127,9 +127,26 @@ fn prefix(settings: &ProjectSettings) -> &str {
     if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
 }
 
+/// Sentences about settings of a project that do not do what they say: statuses that another project replaces, and forks that
+/// are not built where they are asked for.
+pub fn warnings(view: &View, project: &ProjectId) -> Result<Vec<String>, StoreError> {
+    let mut sentences = shared_names(view, project)?;
+    let is_cloud =
+        forge::connection(view, project)?.is_some_and(|connection| connection.forge == Forge::BitbucketCloud);
+    let wants_forks =
+        projects::settings(view, project)?.is_some_and(|settings| settings.enable_building_fork_prs);
+    if is_cloud && wants_forks {
+        sentences.push(NO_FORKS.to_owned());
+    }
+    Ok(sentences)
+}
+
+/// The sentence about forks at Bitbucket Cloud.
+const NO_FORKS: &str = "pull requests from forks are not built at Bitbucket Cloud, whatever `enable_building_fork_prs` says: it keeps no ref of them in the repository that they go to";
+
 /// Sentences about other projects of the same repository whose statuses have the names that those of a project have: what
 /// is told of one stands in the place of what was told of the other.
-pub fn shared_names(view: &View, project: &ProjectId) -> Result<Vec<String>, StoreError> {
+fn shared_names(view: &View, project: &ProjectId) -> Result<Vec<String>, StoreError> {
     let Some((settings, slug)) = wants(view, project)? else { return Ok(Vec::new()) };
     let mut sentences = Vec::new();
     for other in forge::of_same_repository(view, project)? {
@@ -143,6 +160,17 @@ pub fn shared_names(view: &View, project: &ProjectId) -> Result<Vec<String>, Sto
         }
     }
     Ok(sentences)
+}
+
+/// A ref as the forge of a project wants it: by its short name, or in full where that is what it knows. GitLab knows the head of
+/// a pull request from a fork by nothing else.
+fn reference(view: &View, project: &ProjectId, short: &str, full: &str) -> Result<String, StoreError> {
+    let is_full = match forge::connection(view, project)?.map(|connection| connection.forge) {
+        Some(Forge::BitbucketDc) => true,
+        Some(Forge::GitLab) => words::is_of_fork(full),
+        _ => false,
+    };
+    Ok(if is_full { full } else { short }.to_owned())
 }
 
 fn of_job(
@@ -176,7 +204,7 @@ fn of_job(
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}{name}", prefix(&settings)),
-        reference: facts.reference.clone(),
+        reference: reference(view, &facts.project, &facts.reference, &facts.full_reference)?,
         state,
         description,
         url,
@@ -209,7 +237,7 @@ fn of_pipeline(
         project: facts.project.clone(),
         revision: revision.clone(),
         context: format!("{}config", prefix(&settings)),
-        reference: facts.reference.clone(),
+        reference: reference(view, &facts.project, &facts.reference, &facts.full_reference)?,
         state: ReportState::Error,
         description: first.lines().next().unwrap_or_default().to_owned(),
         url: format!("{}/{slug}/{}", server.public_url, facts.number),
@@ -332,13 +360,7 @@ async fn tell(
         }
         Ok(answer) => {
             let pause = way.pace.rest().map(|rest| rest.as_secs().max(1));
-            words::verdict(
-                kind,
-                answer.status,
-                &String::from_utf8_lossy(&answer.body),
-                report.attempts,
-                pause,
-            )
+            words::verdict(kind, answer.status, &String::from_utf8_lossy(&answer.body), &report, pause)
         }
     };
     let verdict = match verdict {

@@ -241,11 +241,27 @@ pub(super) fn doubled(attempts: u32) -> u64 {
     (1u64 << attempts.min(9)).min(300)
 }
 
-/// Reads an answer. `attempts` is how often it was tried before, `pause` how long the token is not to be used.
-pub(super) fn verdict(forge: Forge, status: u16, body: &str, attempts: u32, pause: Option<u64>) -> Reply {
+/// Whether a full ref is the head of a merge request of GitLab, which is built of forks only.
+pub(super) fn is_of_fork(reference: &str) -> bool {
+    reference.starts_with("refs/merge-requests/")
+}
+
+/// Reads an answer to a status, where `pause` is how long the token is not to be used.
+pub(super) fn verdict(
+    forge: Forge,
+    status: u16,
+    body: &str,
+    report: &CommitStatus,
+    pause: Option<u64>,
+) -> Reply {
+    let attempts = report.attempts;
     let (why, doubled) = (answered(status, body), doubled(attempts));
     match status {
         200..=299 => Reply::Done,
+        // GitLab wants statuses of a fork in the fork, where the token has no rights: that says nothing of the token.
+        403 | 404 if forge == Forge::GitLab && pause.is_none() && is_of_fork(&report.reference) => {
+            Reply::GiveUp(why)
+        }
         400 if forge == Forge::GitLab && body.contains("Cannot transition status via") => Reply::Done,
         403 if pause.is_some() => Reply::Later { seconds: pause.unwrap_or_default(), whole: true, why },
         429 => Reply::Later { seconds: pause.unwrap_or(60.max(doubled)), whole: true, why },
@@ -350,20 +366,33 @@ mod tests {
 
     #[test]
     fn answers_say_what_to_do() {
-        let of = |status, body| verdict(Forge::GitHub, status, body, 0, None);
+        let told = report("x");
+        let of = |status, body| verdict(Forge::GitHub, status, body, &told, None);
         assert_eq!(of(201, ""), Reply::Done);
         let transition = r#"{"message":"Cannot transition status via :run from :running"}"#;
-        assert_eq!(verdict(Forge::GitLab, 400, transition, 0, None), Reply::Done);
+        assert_eq!(verdict(Forge::GitLab, 400, transition, &told, None), Reply::Done);
         assert!(matches!(of(400, transition), Reply::GiveUp(_)));
         assert!(matches!(of(422, "maximum number of statuses"), Reply::GiveUp(_)));
         assert!(matches!(of(401, ""), Reply::BadToken(_)));
-        let down = verdict(Forge::GitHub, 503, "", 0, Some(120));
+        let down = verdict(Forge::GitHub, 503, "", &told, Some(120));
         assert!(matches!(down, Reply::Later { whole: true, seconds: 120, .. }));
-        let limited = verdict(Forge::GitHub, 403, "", 0, Some(30));
+        let limited = verdict(Forge::GitHub, 403, "", &told, Some(30));
         assert!(matches!(limited, Reply::Later { whole: true, seconds: 30, .. }));
         assert!(matches!(of(404, ""), Reply::Later { seconds: 10, .. }));
-        assert!(matches!(verdict(Forge::GitHub, 404, "", 2, None), Reply::GiveUp(_)));
-        assert!(matches!(verdict(Forge::GitHub, 502, "", 20, None), Reply::Later { seconds: 300, .. }));
+        let tried = |attempts| CommitStatus { attempts, ..report("x") };
+        assert!(matches!(verdict(Forge::GitHub, 404, "", &tried(2), None), Reply::GiveUp(_)));
+        assert!(matches!(
+            verdict(Forge::GitHub, 502, "", &tried(20), None),
+            Reply::Later { seconds: 300, .. }
+        ));
+        let of_fork = CommitStatus { reference: "refs/merge-requests/12/head".to_owned(), ..report("x") };
+        for (status, is_given_up) in [(404, true), (403, true), (401, false), (500, false)] {
+            let reply = verdict(Forge::GitLab, status, "", &of_fork, None);
+            assert_eq!(matches!(reply, Reply::GiveUp(_)), is_given_up, "{status}: {reply:?}");
+        }
+        let limited = verdict(Forge::GitLab, 403, "", &of_fork, Some(30));
+        assert!(matches!(limited, Reply::Later { whole: true, .. }), "{limited:?}");
+        assert!(matches!(verdict(Forge::GitLab, 404, "", &told, None), Reply::Later { .. }));
     }
 
     #[test]

@@ -98,6 +98,16 @@ pub struct Commit {
     pub revision: String,
     /// Name of the author.
     pub author: String,
+    /// The address of the author.
+    pub author_email: String,
+    /// Time at which it was written, as ISO 8601 has it.
+    pub authored_at: String,
+    /// Name of who made it a commit.
+    pub committer: String,
+    /// Their address.
+    pub committer_email: String,
+    /// Time at which it was made one.
+    pub committed_at: String,
     /// First line of the message.
     pub subject: String,
     /// The rest of it.
@@ -300,7 +310,7 @@ async fn read(git: &MirrorGit, url: &str, ask: &Ask) -> Result<Read, Error> {
         }
     }
     let commit_name = format!("{target}^{{commit}}");
-    let format = "--format=%H%x00%an%x00%s%x00%b";
+    let format = "--format=%H%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%s%x00%b";
     let told = git
         .run(
             LOCAL,
@@ -421,14 +431,27 @@ async fn config(
 
 fn parse_commit(bytes: &[u8]) -> Option<Commit> {
     let text = String::from_utf8_lossy(bytes);
-    let mut parts = text.splitn(4, '\0');
+    let mut parts = text.splitn(9, '\0');
     let revision = parts.next()?.to_owned();
     let author = parts.next()?.to_owned();
+    let mut next = || Some(parts.next()?.to_owned());
+    let (author_email, authored_at) = (next()?, next()?);
+    let (committer, committer_email, committed_at) = (next()?, next()?, next()?);
     // A subject that is longer than what is read of a commit leaves no room for the rest.
     let subject = parts.next().unwrap_or_default().chars().take(MOST_SUBJECT_CHARS).collect();
     let body = parts.next().unwrap_or_default().trim_end().to_owned();
     let good = matches!(revision.len(), 40 | 64) && revision.bytes().all(|b| b.is_ascii_hexdigit());
-    good.then_some(Commit { revision, author, subject, body })
+    good.then_some(Commit {
+        revision,
+        author,
+        author_email,
+        authored_at,
+        committer,
+        committer_email,
+        committed_at,
+        subject,
+        body,
+    })
 }
 
 /// The files that differ between two commits; `None` when the earlier one is not to be had.

@@ -8,7 +8,7 @@ use crate::server::store::json::{Json, Message};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
 use crate::server::store::read::run_status::RunStatus;
 use crate::server::store::status::{PipelineState, WorkflowStatus};
-use crate::server::store::tables::pipelines::PullFacts;
+use crate::server::store::tables::pipelines::{CommitFacts, PullFacts};
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
@@ -54,6 +54,10 @@ pub struct Pipeline {
     pub body: Option<String>,
     /// Author of the commit.
     pub author: Option<String>,
+    /// Further facts about who made the commit, and when.
+    pub made: Option<CommitFacts>,
+    /// Full ref, where it is no branch and no tag.
+    pub reference: Option<String>,
     /// Parameters as given by the trigger.
     pub trigger_parameters: Map<String, Value>,
     /// Errors that keep it from having workflows.
@@ -121,13 +125,13 @@ const SELECT: &str = "SELECT p.id, p.number, p.state, p.created_at_ms, p.updated
     p.trigger_parameters, p.errors,
     (SELECT group_concat(w.status) FROM workflows w WHERE w.pipeline_id = p.id AND NOT EXISTS (
         SELECT 1 FROM workflows again WHERE again.pipeline_id = p.id AND again.rerun_of = w.id)), p.actor_avatar,
-    CASE WHEN p.is_untrusted = 1 THEN p.pull END";
+    CASE WHEN p.is_untrusted = 1 THEN p.pull END, p.commit_facts, p.reference";
 
 fn query(rest: &str) -> String {
     format!("{SELECT}, {PROJECT} FROM pipelines p JOIN projects r ON r.id = p.project_id {rest}")
 }
 
-const OWN_COLUMNS: usize = 20;
+const OWN_COLUMNS: usize = 22;
 
 /// Statuses of workflows with commas between them; null is none.
 struct Statuses(Vec<WorkflowStatus>);
@@ -166,6 +170,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Pipeline> {
         subject: row.get(12)?,
         body: row.get(13)?,
         author: row.get(14)?,
+        made: row.get::<_, Option<Json<_>>>(20)?.map(|Json(made)| made),
+        reference: row.get(21)?,
         trigger_parameters: row.get::<_, Json<_>>(15)?.0,
         errors: row.get::<_, Json<_>>(16)?.0,
     })

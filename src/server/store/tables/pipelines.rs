@@ -23,6 +23,21 @@ pub struct PipelineError {
     pub message: String,
 }
 
+/// Facts about a commit that nothing here is decided by; times as git writes them (ISO 8601).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitFacts {
+    /// The address of its author.
+    pub author_email: String,
+    /// Time at which it was written.
+    pub authored_at: String,
+    /// Name of who made it a commit.
+    pub committer: String,
+    /// Their address.
+    pub committer_email: String,
+    /// Time at which it was made one.
+    pub committed_at: String,
+}
+
 /// The revision of a repository that a pipeline is of.
 #[derive(Clone, Copy, Debug)]
 pub struct RevisionRow<'a> {
@@ -40,6 +55,8 @@ pub struct RevisionRow<'a> {
     pub body: &'a str,
     /// Name of the commit's author.
     pub author: &'a str,
+    /// Further facts about who made it, and when.
+    pub made: &'a CommitFacts,
     /// Full ref, where it is no branch and no tag.
     pub reference: Option<&'a str>,
 }
@@ -132,10 +149,10 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
             "INSERT INTO pipelines (id, project_id, number, state, created_at_ms, updated_at_ms, trigger_type, actor_login,
                 repository_url, revision, branch, tag, commit_subject, commit_body, commit_author,
                 trigger_parameters, parameters, pipeline_values, errors, warnings, declared, actor_id, reference, pull,
-                actor_avatar, is_untrusted)
+                actor_avatar, is_untrusted, commit_facts)
              VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20,
                 CASE WHEN ?26 THEN ?25 ELSE (SELECT id FROM users WHERE login = ?7) END,
-                ?21, ?22, ?23, ?24)",
+                ?21, ?22, ?23, ?24, ?27)",
         )?
         .execute(params![
             new.id,
@@ -164,6 +181,7 @@ pub fn add_pipeline(tx: &Tx<'_>, new: &NewPipeline<'_>, now: Millis) -> Result<(
             new.is_untrusted,
             new.actor_id,
             new.trigger_type.is_automatic(),
+            revision.map(|r| serde_json::to_string(r.made)).transpose()?,
         ])?;
     tx.sql()
         .prepare_cached("INSERT INTO pipeline_configs (pipeline_id, source, processed) VALUES (?1, ?2, ?3)")?

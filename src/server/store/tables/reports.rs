@@ -54,7 +54,7 @@ pub struct JobFacts {
     pub status: JobStatus,
     /// Number in the project, which its page has.
     pub number: Option<i64>,
-    /// Name of the step that failed.
+    /// Name of the step that failed or took too long.
     pub failed_step: Option<String>,
     /// Login of who cancelled it.
     pub canceled_by: Option<String>,
@@ -66,6 +66,8 @@ pub struct JobFacts {
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
+    /// Full name of the branch or the tag.
+    pub full_reference: String,
 }
 
 /// Reads what a forge is told of a job; `None`: it is gone.
@@ -73,12 +75,12 @@ pub fn job_facts(view: &View, job: &JobId) -> Result<Option<JobFacts>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT j.project_id, j.name, w.name, w.status, j.kind, j.status, j.number,
             (SELECT s.name FROM tasks t JOIN steps s ON s.task_id = t.id
-             WHERE t.job_id = j.id AND s.status = ?2 ORDER BY t.seq DESC, s.step LIMIT 1),
+             WHERE t.job_id = j.id AND s.status IN (?2, ?3) ORDER BY t.seq DESC, s.step LIMIT 1),
             (SELECT u.login FROM users u WHERE u.id = j.canceled_by), j.started_at_ms, j.stopped_at_ms,
-            p.revision, coalesce(p.branch, p.tag, '')
+            p.revision, coalesce(p.branch, p.tag, ''), coalesce(p.reference, 'refs/heads/' || p.branch, 'refs/tags/' || p.tag, '')
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN pipelines p ON p.id = j.pipeline_id WHERE j.id = ?1",
     )?;
-    let row = query.query_row(params![job, StepState::Failed], |row| {
+    let row = query.query_row(params![job, StepState::Failed, StepState::Timedout], |row| {
         Ok(JobFacts {
             project: row.get(0)?,
             name: row.get(1)?,
@@ -93,6 +95,7 @@ pub fn job_facts(view: &View, job: &JobId) -> Result<Option<JobFacts>, Error> {
             stopped_at: row.get(10)?,
             revision: row.get(11)?,
             reference: row.get(12)?,
+            full_reference: row.get(13)?,
         })
     });
     Ok(row.optional()?)
@@ -111,12 +114,15 @@ pub struct PipelineFacts {
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
+    /// Full name of the branch or the tag.
+    pub full_reference: String,
 }
 
 /// Reads what a forge is told of a pipeline that has errors; `None`: it is gone.
 pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<PipelineFacts>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT project_id, number, errors, revision, coalesce(branch, tag, '') FROM pipelines WHERE id = ?1",
+        "SELECT project_id, number, errors, revision, coalesce(branch, tag, ''),
+            coalesce(reference, 'refs/heads/' || branch, 'refs/tags/' || tag, '') FROM pipelines WHERE id = ?1",
     )?;
     let row = query.query_row([pipeline], |row| {
         Ok(PipelineFacts {
@@ -125,6 +131,7 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
             errors: json_or_why(row, 2)?,
             revision: row.get(3)?,
             reference: row.get(4)?,
+            full_reference: row.get(5)?,
         })
     });
     Ok(row.optional()?)
