@@ -2,7 +2,7 @@
 //!
 //! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
 //! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING);
-//! flags are integers, and so truth values are integers, which are added up.
+//! flags are integers.
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::store::json::{DamagedColumn, Json, json_or_why};
