@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Length of a text.
 const TEXT_BYTES: usize = 16 << 20;
-/// As much as one read of a pipe gives.
+/// Most bytes that one read of a pipe gives.
 const PIECE_BYTES: usize = 64 << 10;
 const RUNS: u32 = 7;
 /// MB/s for the log with 50 and with 1,000 secrets.

@@ -1,24 +1,24 @@
 # Shared by the scripts of this folder: `source "$(dirname "$0")/lib.bash"` after `set -euo pipefail`.
 #
-# Where things are, how packages are installed, what is known about each target. It prints nothing
-# and changes nothing when it is read.
+# Places, the installation of packages, and the facts about each target. Reading the file prints nothing
+# and changes nothing.
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # the variables are for those who source this file
 
 # The tree this script belongs to, from wherever it was called.
 RUNLET_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-# What is downloaded or unpacked once per machine. Safe to delete.
+# Folder of what is downloaded or unpacked once per machine. Safe to delete.
 RUNLET_CACHE=${RUNLET_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/runlet}
 CROSS_CACHE=$RUNLET_CACHE/cross
 
-# Where the scripts of this folder build, apart from a developer's own `target/`.
+# Folders that the scripts of this folder build in, apart from a developer's own `target/`.
 CI_TARGET=${CARGO_TARGET_DIR:-$RUNLET_ROOT/target}/ci
 CROSS_TARGET=$CI_TARGET/cross
 
 # Short names, in the order they are built and reported.
 ALL_TARGETS="x86_64 aarch64 s390x powerpc64le armv7 riscv64"
-# Those of which Debian 12 has a musl.
+# Targets for which Debian 12 has a musl.
 MUSL_TARGETS="x86_64 aarch64 s390x powerpc64le armv7"
 
 die() {
@@ -126,9 +126,9 @@ cargo_for() {
         flags+=" -C relocation-model=static -C link-self-contained=no -L $CROSS_CACHE/musl/$ARCH/lib"
     fi
     if [ "$1" = build ]; then
-        # They abort on a panic: no unwinder, and nobody to name the frames of a stripped file.
+        # The files abort on a panic: no unwinder, and no names for the frames of a stripped file.
         options=(-Zbuild-std=std,panic_abort -Zbuild-std-features=optimize_for_size)
-        # What is shown of values for debugging is their type: the fields of hundreds of types, most of them of
+        # Values are shown for debugging by their type: the fields of hundreds of types, most of them of
         # libraries, would be kept for messages that nobody reads. Strings and lists are shown as ever.
         flags+=' -Z fmt-debug=shallow'
         # Of two ways to keep values in registers the shorter; no computation is repeated on one way to save it on
@@ -231,7 +231,7 @@ install_test_tools() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     # Repositories behind it are fetched from.
     [ -x /usr/sbin/sshd ] || missing+=(openssh-server)
-    # It counts what a task opens.
+    # Counts the files that a task opens.
     command -v strace >/dev/null || missing+=(strace)
     # The web page is looked at in it. Of the cross builds' tests none does.
     command -v chromedriver >/dev/null || missing+=(chromium-driver)

@@ -20,15 +20,15 @@ use std::time::SystemTime;
 /// How a record is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// As `Text`, with the level coloured when standard error is a terminal and `NO_COLOR` is unset.
+    /// Form of `Text`, with the level coloured when standard error is a terminal and `NO_COLOR` is unset.
     Color,
     /// `2026-01-31T12:00:00.000Z INFO  message key=value`
     Text,
-    /// One object a line: `time`, `level`, `message`, then the fields.
+    /// An object of JSON a line: `time`, `level`, `message`, then the fields.
     Json,
     /// `<6>message key=value`: what the journal of systemd reads; it knows the time.
     Journal,
-    /// Nothing at all.
+    /// No record is written.
     None,
 }
 
@@ -211,8 +211,8 @@ thread_local! {
 }
 
 /// Writes a record with fields: `record!(Info, task_id = id, agent_pid = pid; "task agent started")`. Values are
-/// whatever can be displayed; the message is as for the macros of `log`, which are for records without fields. Those of
-/// `debug` are written by this one, too (`record!(Debug; "...")`): release builds leave out what `log` has of that level.
+/// whatever can be displayed, and keys are the same everywhere: `project` is a slug, `project_id` an id, `client` an
+/// address. The message is as for the macros of `log`, which are for records without fields. Those of `debug` are written by this one, too (`record!(Debug; "...")`): release builds leave out what `log` has of that level.
 macro_rules! record {
     ($level:ident; $($message:tt)+) => {
         $crate::logging::say(::log::Level::$level, &[], ::core::format_args!($($message)+))
@@ -238,7 +238,7 @@ pub(crate) fn say(level: Level, fields: &[(&'static str, &dyn Display)], message
     FIELDS.take();
 }
 
-/// One record as it stands in the log, line break included.
+/// A record as it stands in the log, line break included.
 fn line(format: Format, now: SystemTime, record: &Record<'_>, fields: &[Field]) -> String {
     let time = Rfc3339 { time: now, milliseconds: true };
     let message = record.args().to_string();
@@ -328,7 +328,7 @@ mod tests {
     fn written(format: Format, message: &str, fields: &[(&'static str, &str)]) -> String {
         let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_millis(1_700_000_000_123);
         let fields: Vec<_> = fields.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        // One expression: Rust 1.85 drops the arguments at its end.
+        // A single expression: Rust 1.85 drops the arguments at its end.
         line(
             format,
             now,

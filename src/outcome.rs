@@ -8,7 +8,7 @@ pub type Outcome = Result<u8, Failure>;
 /// A failure with its exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// One of [`exit`].
+    /// Exit code of the process, from [`exit`].
     pub code: u8,
     /// The message: what was attempted, on what, why it failed and what to do.
     pub message: String,
@@ -53,7 +53,7 @@ pub fn print_bytes(bytes: &[u8]) -> Outcome {
 
 /// Exit codes of the program.
 pub mod exit {
-    /// Everything went well.
+    /// The program did what it was asked to.
     pub const OK: u8 = 0;
     /// A job failed, or the program could not do what it was asked.
     pub const FAILED: u8 = 1;
@@ -67,7 +67,7 @@ pub mod exit {
     pub const NOT_FOUND: u8 = 5;
     /// A config is not valid.
     pub const INVALID_CONFIG: u8 = 7;
-    /// Nothing failed, but not everything that was asked for ran.
+    /// A part of what was asked for did not run, and the rest did not fail.
     pub const INCOMPLETE: u8 = 8;
     /// Interrupted by a person (128 + SIGINT).
     pub const INTERRUPTED: u8 = 130;

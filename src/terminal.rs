@@ -81,13 +81,13 @@ pub fn line(line: &[u8]) -> Vec<u8> {
             kind if begins_string(kind.into()) => {
                 let end = sequence.iter().take(LONGEST_STRING).position(|b| matches!(b, 0x07 | 0x1b));
                 let end = end.unwrap_or(sequence.len().min(LONGEST_STRING));
-                // What is no end of it begins something else.
+                // A byte that ends no string begins the next sequence.
                 match &sequence[end..] {
                     [0x07, after @ ..] | [0x1b, b'\\', after @ ..] => after,
                     after => after,
                 }
             }
-            // One character of a sequence that selects a character set follows.
+            // A character that selects a set follows.
             kind if selects_set(kind.into()) => sequence.get(1..).unwrap_or_default(),
             b' '..=b'~' => sequence,
             _ => tail,

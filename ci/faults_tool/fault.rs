@@ -137,7 +137,7 @@ pub(crate) enum Fault {
     Calls(Option<Call>, &'static [Hurt]),
     /// Processes are killed.
     Kill(&'static [Victim]),
-    /// The same, while every job leaves a daemon behind that has lost all that could tell whose it is.
+    /// Processes are killed, while every job leaves a daemon behind that has lost all marks of its job.
     Daemons(&'static [Victim], Room),
     /// A disk is full for a while, again and again.
     Full(Disk),

@@ -316,7 +316,7 @@ impl Process {
 
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by now.
+        // The process may have ended by now.
         let _ = kill_process(pid, signal);
     }
 }

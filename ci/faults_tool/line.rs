@@ -33,7 +33,7 @@ impl Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
     Open,
-    /// Nobody listens.
+    /// Connections are refused, since no socket listens.
     Refuse,
     /// Connections are taken, and nothing on them goes anywhere ever again.
     Vanish,
@@ -234,7 +234,7 @@ fn listen(shared: &Arc<Shared>, address: SocketAddr) -> io::Result<()> {
                 }
                 if let Ok(kept) = client.as_ref().map_err(|_| ()).and_then(|c| c.try_clone().map_err(|_| ()))
                 {
-                    // Those that have ended are let go now and then.
+                    // Connections that have ended are let go now and then.
                     if state.open.len() > 200 {
                         state.open.retain(|socket| socket.peer_addr().is_ok());
                     }
@@ -471,7 +471,7 @@ mod tests {
         let found = deeds(7, plan, &[Call::Output, Call::Rest, Call::Rest]);
         let hurt: Vec<bool> = found.iter().map(|(_, hurt, _)| hurt.is_some()).collect();
         assert_eq!(hurt, [false, true, false]);
-        // Its answer is lost, not the call.
+        // The answer is lost, not the call.
         assert_eq!(found[1].2 % 2, 1);
     }
 }

@@ -126,7 +126,7 @@ impl Cell<'_> {
             class: &class,
             leaves: Leaves::Nothing,
             pause_ms: if self.is_too_long { 500 } else { 150 },
-            // Such a task is still at work when its fence comes.
+            // A task of 1,000 pieces is still at work when its fence comes.
             pieces: if self.is_too_long { 1_000 } else { 20 },
             splits: false,
         };

@@ -66,7 +66,7 @@ impl Plane {
         self.port.address
     }
 
-    /// Its data folder as it is seen from here.
+    /// The data folder of the control plane, by a path that this process can open.
     pub(crate) fn data(&self) -> PathBuf {
         let data = self.folder.join("data");
         let child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +112,7 @@ impl Plane {
         }
     }
 
-    /// One call of a person; tried again while nothing answers.
+    /// Makes a call of a person, again and again while no answer comes.
     pub(crate) fn call(
         &self,
         method: &'static str,

@@ -1,4 +1,4 @@
-//! One row of the table: a control plane, runners and a line of its own, work, a fault, and the account of it.
+//! A row of the table: a control plane, runners and a line of its own, work, a fault, and the account of it.
 
 use crate::account::{self, Count, Done};
 use crate::dice::Dice;
@@ -236,7 +236,7 @@ impl<'a> Scene<'a> {
         let began = Instant::now();
         let mut number = 0;
         while began.elapsed() < self.row.time && !self.has_enough() {
-            // One of the two jobs of a pipeline at a time, and a few that wait.
+            // A pipeline runs one of its two jobs at a time, and a few wait.
             if open.len() < self.row.runners + self.row.runners.div_ceil(2) {
                 let name = format!("p{number}");
                 // Every third one, so that those between them have a runner that has just refused a job.
@@ -508,7 +508,7 @@ impl<'a> Scene<'a> {
                     }
                 }
                 Victim::Step => {
-                    // It may have ended while the others were killed.
+                    // The step may have ended while the others were killed.
                     let Some((step, job)) = step.filter(is_same) else {
                         all = false;
                         continue;

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 use std::net::TcpStream;
 
-/// One request or answer, head and body, as it came.
+/// A request or an answer, head and body, as it came.
 pub(crate) struct Message {
     pub(crate) bytes: Vec<u8>,
     /// Length of the head with its empty line.

@@ -36,9 +36,9 @@ const NUMBERS: u32 = 40_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leaves {
     Nothing,
-    /// One in a session of its own.
+    /// A process in a session of its own.
     Session,
-    /// One that has lost session, environment and both parents.
+    /// A process that has lost session, environment and both parents.
     Daemon,
 }
 
@@ -176,7 +176,7 @@ pub(crate) fn first_line(output: &[u8]) -> Option<(&str, u32)> {
     numbered(line)
 }
 
-/// The same of any line.
+/// The name of the step, and the number, of a line of this work.
 pub(crate) fn numbered(line: &[u8]) -> Option<(&str, u32)> {
     let (step, number) = std::str::from_utf8(line).ok()?.split_once(' ')?;
     let is_step = step.starts_with('p') && step.contains('.');

@@ -86,7 +86,7 @@ impl Caller {
         Ok(Some(Answer { status, body }))
     }
 
-    /// One call that must succeed.
+    /// Makes a call that must succeed.
     pub(crate) fn call(&mut self, line: &str, token: &str, body: &[u8]) -> Result<Answer, String> {
         self.send(line, token, body)?;
         let answer = self.receive()?;

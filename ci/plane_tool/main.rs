@@ -180,7 +180,7 @@ fn row_of_tasks(plane: &Plane, count: u64, stored: &mut u64) -> Result<Cost, Str
     Ok(cost)
 }
 
-/// One runner, one task after the other, each triggered when the one before has ended.
+/// Times tasks of one runner, each triggered when the one before has ended.
 fn one_by_one(plane: &Plane, count: u64) -> Result<Vec<Duration>, String> {
     let (mut caller, mut all) = (plane.caller()?, Vec::new());
     for _ in 0..count {

@@ -69,7 +69,7 @@ impl Parked {
             for event in events {
                 let n = event.data.u64() as usize;
                 let answer = self.callers[n].receive()?;
-                // Else its time was over.
+                // Another status says that the time of the claim was over.
                 if answer.status == 200 {
                     found = Some(Claimed::of(&answer)?);
                 }

@@ -40,7 +40,7 @@ impl Claimed {
         }
     }
 
-    /// Everything that comes after the claim.
+    /// Reports a claimed task: its beginning, its output and its end.
     pub(crate) fn run(&self, caller: &mut Caller) -> Result<(), String> {
         let path = format!("/api/v3/runner/tasks/{}", self.id);
         let mut call = |line: String, body: &[u8]| caller.call(&line, &self.token, body);

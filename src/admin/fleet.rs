@@ -21,7 +21,7 @@ fn list(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Failur
     let mut classes = remote.list(CLASSES)?;
     classes.retain(|item| class.as_deref().is_none_or(|class| text(item, "resource_class") == class));
     if let (Some(class), true) = (&class, classes.is_empty()) {
-        // As for anything else that does not exist.
+        // The error is that of anything else that does not exist.
         id_of(remote, class)?;
     }
     let (mut runners, mut waits) = (Vec::new(), Vec::new());

@@ -39,7 +39,7 @@ pub(super) fn follow(remote: &Remote, pipeline: &str) -> Result<u8, Failure> {
             }
             text
         } else if line.starts_with(b":") {
-            // It has been quiet for a while: a runner that was there may be gone.
+            // A comment says that it was quiet for a while: a runner that was there may be gone.
             let mut text = Vec::new();
             for id in view.unexplained() {
                 text.extend(reason(remote, &id)?.map(|why| view.explained(&id, why)).unwrap_or_default());
@@ -309,6 +309,7 @@ mod tests {
             ended_at_ms: None,
             message: message.map(str::to_owned),
             cannot_run: false,
+            is_remark: false,
         }
     }
 
@@ -431,7 +432,7 @@ mod tests {
             rerun_of: rerun_of.map(str::to_owned),
         };
         let of = |workflow: &str, id: &str, event: WatchEvent| match event {
-            WatchEvent::Job { name, status, parallelism, cannot_run, .. } => WatchEvent::Job {
+            WatchEvent::Job { name, status, parallelism, cannot_run, is_remark, .. } => WatchEvent::Job {
                 id: id.into(),
                 workflow_id: workflow.into(),
                 name,
@@ -441,6 +442,7 @@ mod tests {
                 ended_at_ms: None,
                 message: None,
                 cannot_run,
+                is_remark,
             },
             other => other,
         };

@@ -238,7 +238,7 @@ pub(super) fn hook(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAns
     let answer = remote.call("GET", &format!("/api/v2/project/{path}/connection"), None)?;
     let forge = text(&answer, "forge");
     if forge != "git" {
-        // What the hook sends would be refused as that of another forge.
+        // Deliveries of this hook would be refused as those of another forge.
         return Err(Failure::usage(format!(
             "{slug} is connected to {forge}, which sends its own webhooks: the hook is for a plain git server (`runlet admin project connect {slug} --forge git`)"
         )));

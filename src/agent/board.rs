@@ -17,17 +17,17 @@ pub(super) const DURATIONS: [u64; 7] = [30, 60, 300, 900, 3600, 7200, 18_000];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Activity {
-    /// It has not asked yet.
+    /// The runner has not asked for a task yet.
     Starting,
-    /// It waits for a task.
+    /// The runner waits for a task.
     Idle,
     /// A task runs.
     Running,
-    /// It tries again later, because of an error.
+    /// The runner asks again later, because of an error.
     BackingOff,
-    /// It asks for nothing, by its settings or for want of room.
+    /// The runner asks for no task, by its settings or for want of room.
     Closed,
-    /// It takes no further task.
+    /// The runner takes no further task.
     Draining,
 }
 
@@ -70,7 +70,7 @@ pub(super) struct Count {
     pub(super) count: u64,
 }
 
-/// Everything on the board, as it is sent over the socket.
+/// The whole board, as it is sent over the socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct BoardReport {
     pub(super) name: String,

@@ -21,7 +21,7 @@ pub(crate) const SHORT: Duration = Duration::from_secs(30);
 pub(super) enum Answered {
     /// Task that the runner has now.
     Task(Box<Task>),
-    /// None came up in time.
+    /// No task came up in time.
     Nothing,
     /// A task that this runner cannot read, such as one with a kind of step that it does not know.
     Unreadable {
@@ -162,7 +162,7 @@ pub(crate) fn fail(client: &Client, token: &Secret, allocation: &str, message: &
     let message = base64::engine::general_purpose::STANDARD.encode(message);
     let body = serde_json::json!({ "allocation": allocation, "timestamp": now, "message": message });
     match client.json::<IgnoredAny>(&post("/api/v2/task/event/fail", token, &encode(&body)?)) {
-        // It has ended already, or is not this runner's any more.
+        // The task has ended already, or is not this runner's any more.
         Err(Error::Refused { status: 404 | 409, refusal: Some(_), .. }) => Ok(()),
         answer => answer.map(drop),
     }

@@ -29,7 +29,7 @@ pub(super) enum ClaimOutcome {
     Nothing,
     /// No task, and never one by this nonce: the next claim has another.
     NonceSpent,
-    /// This claim has got a task before, which nobody runs here: only a runner without a task claims.
+    /// A task that the nonce has got before. No agent runs it here: only a runner without a task claims.
     Held(Box<HeldTask>),
 }
 
@@ -204,7 +204,7 @@ impl Claims {
         tell(notice);
         self.board.claimed("failed");
         self.trouble = error.to_string();
-        // The same answer would come again for the same nonce.
+        // A claim with the same nonce would get the same answer again.
         let http::Error::TooLong { claimed, .. } = error else { return ClaimOutcome::Nothing };
         if let Some((task, allocation)) = claimed.as_deref().and_then(calls::claimed) {
             self.lost(&task, Some(allocation), &self.trouble.clone());
@@ -217,7 +217,7 @@ impl Claims {
         let token = self.token.clone();
         let heard = self.until_heard("report the lost task", id, Level::Cancel, |client| {
             match calls::lost(client, &token, id, allocation, message) {
-                // It is not this runner's any more.
+                // The task is not this runner's any more.
                 Err(http::Error::Refused { status: 404 | 409, refusal: Some(refusal), .. }) => {
                     record!(Info, task_id = id; "the lost task is known to be gone: {}", refusal.message);
                     Ok(())
@@ -242,7 +242,7 @@ impl Claims {
         let mut rest = None;
         let heard = self.until_heard("ask for the rest of the task", task, Level::Cancel, |client| {
             match calls::rest(client, &token, task, allocation, why) {
-                // It has not begun, has ended by itself, or this is an older control plane.
+                // The task has not begun, has ended by itself, or this is an older control plane.
                 Err(http::Error::Refused { status: 404 | 409, .. }) => Ok(()),
                 answer => answer.map(|token| rest = Some(token)),
             }
@@ -266,7 +266,7 @@ impl Claims {
         }
     }
 
-    /// The same, and what came of it. One that has begun is left alone.
+    /// Gives a task back and returns the outcome. A task that has begun is left alone.
     pub(super) fn try_give_back(
         &mut self,
         task: &GivenBackTask<'_>,
@@ -330,13 +330,13 @@ fn limits(settings: &Settings) -> Limits {
 /// Outcome of giving a task back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Returned {
-    /// It had not begun, and is another runner's now.
+    /// The task had not begun, and may be another runner's now.
     Back,
-    /// It had ended before.
+    /// The task had ended before.
     Over,
-    /// It has begun, or its token is not taken.
+    /// The task has begun, or its token is not taken.
     Begun,
-    /// Nobody answered; its lease will lapse.
+    /// No answer came; the lease of the task will lapse.
     Unheard,
 }
 

@@ -43,7 +43,7 @@ pub struct Hours {
 pub(super) struct Closed {
     /// Reason, for people.
     pub(super) why: String,
-    /// The same in a word.
+    /// Reason in one word, for programs.
     pub(super) kind: &'static str,
     /// The time until it is worth a look again.
     pub(super) wait: Duration,
@@ -79,7 +79,7 @@ impl Hours {
         (is_within, until(if is_within { self.to } else { self.from }))
     }
 
-    /// As it is written in settings.
+    /// The hours as settings write them: `22:00-06:00`.
     pub fn text(self) -> String {
         let Self { from, to } = self;
         format!("{:02}:{:02}-{:02}:{:02}", from / 60, from % 60, to / 60, to % 60)
@@ -95,7 +95,7 @@ impl Room {
         }
     }
 
-    /// As it is written in settings.
+    /// The room as settings write it: `10%` or a size in bytes.
     pub fn text(self) -> String {
         match self {
             Room::Percent(percent) => format!("{percent}%"),

@@ -51,15 +51,15 @@ impl Limits {
 /// Why a runner ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExitReason {
-    /// It was asked to.
+    /// The runner was asked to stop.
     Stopped,
     /// Mode `single-task`, and the task is over.
     SingleTask,
     /// `runner.idle_timeout` passed without a task.
     Idle,
-    /// It was asked to leave a running task to the next runner.
+    /// The runner was asked to leave a running task to the next runner.
     Left,
-    /// It cannot go on; what to do about it.
+    /// The runner cannot go on; the text says what to do about it.
     Fatal(String),
 }
 
@@ -86,7 +86,7 @@ impl EndReason {
 pub(super) enum Next {
     /// Ask for a task, parked at most this long.
     Claim(Duration),
-    /// Nothing for this long, unless the stop level changes.
+    /// Wait this long, or until the stop level changes.
     Sleep(Duration),
     /// Wait for the task agent, at most until then, or until the stop level changes.
     Watch(Option<Instant>),
@@ -167,8 +167,8 @@ impl Lifecycle {
         self.pace.away(now)
     }
 
-    /// As [`Lifecycle::ended`], of a task agent that was lost. True when the runner pauses, lest it take
-    /// one task after the other only to lose it.
+    /// Ends a task that was lost with its agent. True when the runner pauses, lest it take one task after the
+    /// other only to lose it.
     pub(super) fn lost(&mut self, now: Instant) -> bool {
         let young = match self.state {
             State::Running { since, .. } => now.duration_since(since) < YOUNG,
@@ -203,8 +203,8 @@ impl Lifecycle {
         self.host_pause
     }
 
-    /// As [`Lifecycle::ended`], of a task that could not begin on this host. Returns the pause, in which other hosts
-    /// have the queue; the next one is longer.
+    /// Ends a task that could not begin on this host. Returns the pause, in which other hosts have the queue;
+    /// the next one is longer.
     pub(super) fn not_begun(&mut self, now: Instant) -> Duration {
         self.ended(now);
         let pause = self.host_pause;

@@ -26,7 +26,7 @@ pub(super) const REFUSED_WAIT: Duration = Duration::from_secs(60);
 pub(crate) enum Notice {
     /// The control plane cannot be used; said once for each kind of cause.
     Away(String),
-    /// It can be used again, after this long.
+    /// The control plane can be used again, after this long.
     Back(Duration),
     /// Parked calls are cut on the way; the wait is now this long.
     Shortened(Duration),

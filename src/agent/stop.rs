@@ -16,7 +16,7 @@ use std::time::Duration;
 /// How urgently a runner is to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Nobody wants a stop.
+    /// No stop is wanted.
     #[default]
     Run,
     /// Claim nothing more; the running task may finish.
@@ -59,7 +59,7 @@ struct Registered {
 }
 
 impl Stop {
-    /// Nothing is requested yet.
+    /// Makes a stop that is not requested yet.
     pub fn new() -> Self {
         Self::default()
     }

@@ -77,7 +77,7 @@ pub struct Reader<R: Read> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Nothing is read yet.
+    /// Reads a frame from `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             inner,

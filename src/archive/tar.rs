@@ -25,7 +25,7 @@ pub enum EntryKind {
     HardLink(Vec<u8>),
 }
 
-/// One entry, without its bytes.
+/// An entry of an archive, without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArchiveEntry {
     /// Kind of the entry.
@@ -158,7 +158,7 @@ pub struct Reader<R: Read> {
 }
 
 impl<R: Read> Reader<R> {
-    /// Nothing is read yet.
+    /// Reads an archive from `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, left: 0, padding: 0 }
     }

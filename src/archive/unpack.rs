@@ -129,7 +129,7 @@ impl State<'_> {
         let real = existing.map(fs::canonicalize).transpose();
         let inside = match (real, fs::canonicalize(root)) {
             (Ok(Some(real)), Ok(root)) => real.starts_with(root),
-            // It is about to be made, and nothing can be in it.
+            // The root is about to be made, and nothing can be in it.
             (Ok(_), Err(error)) => error.kind() == io::ErrorKind::NotFound && folder.starts_with(root),
             _ => false,
         };
@@ -194,7 +194,7 @@ fn writable<T>(place: &Path, make: impl Fn() -> io::Result<T>) -> io::Result<T> 
                 return Err(error);
             }
             let made = free().and_then(|()| make());
-            // Its own entry, if it has one, says so again in the end.
+            // An entry for the parent, if there is one, sets the mode again in the end.
             let _ = os::set_mode(parent, mode);
             made
         }

@@ -222,7 +222,7 @@ fn report(arguments: &Arguments, file: &str, result: Result<Compiled, Diagnostic
     };
     let code = match &result {
         Ok(_) => exit::OK,
-        // One that may compile the next time is not called invalid.
+        // A config that may compile the next time is not called invalid.
         Err(errors) if errors.may_pass() => exit::FAILED,
         Err(_) => exit::INVALID_CONFIG,
     };
@@ -232,7 +232,7 @@ fn report(arguments: &Arguments, file: &str, result: Result<Compiled, Diagnostic
     }
     let mut text = String::new();
     for diagnostic in diagnostics {
-        // It quotes the config, which others may have written.
+        // Diagnostics quote the config, which others may have written.
         text += &plain(&diagnostic.render());
     }
     let _ = std::io::stderr().write_all(text.as_bytes());

@@ -23,7 +23,7 @@ pub(super) fn pages(of_runner: bool) -> String {
 pub(super) fn page(name: &str) -> Result<String, Failure> {
     let help = match name {
         "runlet" => Some(HELP),
-        // The same page for a host that has the runner alone.
+        // A host that has the runner alone gets the page under the same name.
         "runlet-runner" => return Ok(of("runlet", HELP_OF_RUNNER)),
         _ => {
             let command = name.strip_prefix("runlet-");

@@ -14,7 +14,7 @@ pub struct Compiled {
     pub workflows: Vec<Workflow>,
     /// Declared pipeline parameters with the values in force.
     pub parameters: BTreeMap<String, serde_json::Value>,
-    /// The same parameters as they are declared: what a continuation needs to find conflicts.
+    /// Declarations of the parameters, in which a continuation finds conflicts.
     pub declared: BTreeMap<String, DeclaredParameter>,
     /// Parts of the config that do not run for this pipeline, in its order.
     pub left_out: Vec<LeftOut>,
@@ -64,7 +64,7 @@ pub struct LeftOut {
     pub other_names: Vec<String>,
 }
 
-/// One job of the graph.
+/// A job of the graph.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WorkflowJob {
     /// Name, unique within the workflow.
@@ -115,7 +115,7 @@ pub enum JobKind {
     },
 }
 
-/// One entry of `requires`.
+/// An entry of `requires`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Requirement {
     /// Name of a job of the same workflow.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use std::fmt;
 
-/// One message about a config.
+/// A message about a config.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Diagnostic {
     /// Whether it is an error or a warning.
@@ -20,7 +20,7 @@ pub struct Diagnostic {
     pub excerpt: String,
     /// The invocations that led there, innermost first.
     pub notes: Vec<Note>,
-    /// The same config may be valid the next time: an orb could not be fetched. Not written where it is false.
+    /// An orb could not be fetched: the config may be valid the next time. Not written where it is false.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub may_pass: bool,
 }

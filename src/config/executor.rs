@@ -33,9 +33,25 @@ pub enum Executor {
     },
     /// Not known: the job wants orbs that are missing, where they may be.
     MissingOrbs {
-        /// As the config refers to them; never empty.
+        /// References to the orbs as the config writes them; never empty.
         references: Vec<String>,
     },
+}
+
+/// Kind of an executor: its `type` as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutorKind {
+    /// [`Executor::Machine`].
+    Machine,
+    /// [`Executor::Docker`].
+    Docker,
+    /// [`Executor::Macos`].
+    Macos,
+    /// [`Executor::HostedMachine`].
+    HostedMachine,
+    /// [`Executor::MissingOrbs`].
+    MissingOrbs,
 }
 
 /// Container of a job: the first runs its steps, the others are services.
@@ -166,6 +182,27 @@ impl Executor {
                 let caching = layer_caching.then(|| "`docker_layer_caching`".to_owned());
                 image.into_iter().chain(caching).collect()
             }
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test whose value has no JSON should fail loudly")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_executor_is_stored_with_a_kind_that_is_read_again() {
+        let all = [
+            (Executor::Machine, ExecutorKind::Machine),
+            (Executor::Docker { images: Vec::new() }, ExecutorKind::Docker),
+            (Executor::Macos { xcode: None }, ExecutorKind::Macos),
+            (Executor::HostedMachine { image: None, layer_caching: false }, ExecutorKind::HostedMachine),
+            (Executor::MissingOrbs { references: Vec::new() }, ExecutorKind::MissingOrbs),
+        ];
+        for (executor, kind) in all {
+            let stored = serde_json::to_value(executor).unwrap();
+            assert_eq!(serde_json::from_value::<ExecutorKind>(stored["type"].clone()).unwrap(), kind);
         }
     }
 }

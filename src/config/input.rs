@@ -4,7 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Everything that a config is compiled with.
+/// Facts and texts that a config is compiled with.
 pub struct Input<'a> {
     /// Text of the config.
     pub source: &'a str,
@@ -30,7 +30,7 @@ pub struct Input<'a> {
 pub enum OrbError {
     /// The source does not have it, or may not get it: so it will be again.
     Missing(String),
-    /// It could not be fetched this time, which says nothing about the config that imports it.
+    /// The fetch failed this time, which says nothing about the config that imports the orb.
     Unreachable(String),
 }
 

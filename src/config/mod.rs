@@ -47,7 +47,7 @@ pub use definitions::given::{
 };
 pub use definitions::orb_reference::{OrbReference, OrbVersion};
 pub use diagnostic::{Diagnostic, Diagnostics, Note, Severity};
-pub use executor::{Executor, Image};
+pub use executor::{Executor, ExecutorKind, Image};
 pub use input::{Input, NoOrbs, OrbError, OrbSource};
 pub use language::pipeline::stand_ins;
 pub use language::{check_rule, rule_holds};

@@ -19,7 +19,7 @@ pub(super) enum Verdict {
     Runs,
     /// The container of the steps has ended well: its agent has reported everything.
     Done,
-    /// It has ended otherwise; for people.
+    /// The container of the steps has ended badly; the message is for people.
     Broken(String),
 }
 

@@ -1,4 +1,4 @@
-//! One task of this runner, from the claim until nothing is left of it: a machine without IO, with time passed in.
+//! The life of a task, from the claim until nothing is left of it: a machine without IO, with time passed in.
 //!
 //! ```text
 //!  creating --created--> starting --container runs--> running --container ends--+
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A quota without room is asked again after this long; claims pause as long, also where the account lacks a right.
 pub(super) const FULL_PAUSE: Duration = Duration::from_secs(30);
-/// It may be full for so long.
+/// The longest that a quota may lack room before its task is given back.
 const FULL_PATIENCE: Duration = Duration::from_secs(300);
 /// A pod that somebody deletes is gone after this long, or its node is.
 const DELETED_PATIENCE: Duration = Duration::from_secs(120);
@@ -40,7 +40,7 @@ pub(super) enum Act {
     },
     /// Delete the secrets.
     DeleteSecrets,
-    /// Nothing is left: the slot is free.
+    /// Free the slot: nothing is left of the task.
     Forget,
 }
 

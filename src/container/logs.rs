@@ -12,7 +12,7 @@ use std::io::{BufRead, BufReader};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-/// One connection lasts so long at most.
+/// The longest that one connection follows a log.
 const FOLLOW: Duration = Duration::from_secs(240);
 /// Pause between two calls with output: what comes meanwhile goes together.
 const BETWEEN: Duration = Duration::from_millis(200);
@@ -27,9 +27,9 @@ const MOST_LINE: u64 = 1024 * 1024;
 
 /// A service of a task.
 pub(super) struct ServiceContainer {
-    /// Its number, from 1: that of its record, too.
+    /// Number of the service and of its record, from 1.
     pub(super) n: u32,
-    /// Its image, for people.
+    /// Image of the service, for people.
     pub(super) image: String,
     /// Values to mask.
     pub(super) secrets: Secrets,
@@ -111,18 +111,18 @@ fn text_of(line: &[u8]) -> &[u8] {
 /// A line that was read.
 #[derive(Debug, PartialEq, Eq)]
 enum Line {
-    /// Its end is missing: the connection broke, or there is no more.
+    /// The line has no end: the connection broke, or there is no more.
     Cut,
-    /// It was taken before.
+    /// The line was taken before.
     Known,
-    /// It goes on.
+    /// The line follows those that were taken.
     New,
 }
 
 /// How far a log was read: the time of its last line, and how many lines have that time.
 #[derive(Debug, Default)]
 struct Place {
-    /// As it was written.
+    /// Time as the log writes it.
     time: String,
     key: String,
     count: usize,

@@ -87,7 +87,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     runner.run().map(|()| exit::OK).map_err(Failure::new)
 }
 
-/// Everything that is asked for before the first claim.
+/// Makes the calls that precede the first claim, and reads the tokens of all classes.
 fn prepare(settings: ContainerSettings, kube: Kube) -> Result<(Tools, Vec<(ClassSettings, Secret)>), String> {
     let plane = Client::of_busy_runner(&settings.endpoint, CONNECTIONS).map_err(|error| error.to_string())?;
     let classes = check::tokens(&settings, &kube)?;

@@ -135,7 +135,7 @@ mod tests {
             (affinity(json!([term("cores", "Gt", &["4"])])), true),
             (affinity(json!([term("cores", "Lt", &["8"])])), false),
             (affinity(json!([term("pool", "Gt", &["4"])])), false),
-            // One term is enough.
+            // A single term that fits is enough.
             (affinity(json!([term("gpu", "Exists", &[]), term("pool", "Exists", &[])])), true),
             (
                 affinity(

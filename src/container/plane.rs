@@ -55,7 +55,7 @@ pub(super) fn claim(
 pub(super) enum Heard {
     /// The task is this runner's.
     Yes,
-    /// It has ended there, or went to another one.
+    /// The task has ended there, or went to another runner.
     Over,
 }
 

@@ -380,7 +380,7 @@ impl Runner {
             if let Some(task) = self.tasks.get_mut(&name) {
                 let acts = task.life.tick(task.verdict.as_ref(), now);
                 for act in acts {
-                    // Those that wait for a worker are not asked for twice.
+                    // Acts that wait for a worker are not asked for twice.
                     if !task.acts.contains(&act) {
                         task.acts.push_back(act);
                     }

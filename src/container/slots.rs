@@ -11,7 +11,7 @@ struct Room {
     free: usize,
     /// Tasks that were found and had no slot of their own.
     owed: usize,
-    /// Nobody gets one before.
+    /// Time until which no slot is given out.
     paused_until: Option<Instant>,
     closed: bool,
 }
@@ -63,13 +63,13 @@ impl Slots {
         Slot(self.clone())
     }
 
-    /// Nobody gets a slot before this time.
+    /// Gives out no slot before this time.
     pub(super) fn pause(&self, until: Instant) {
         let mut room = self.lock();
         room.paused_until = room.paused_until.max(Some(until));
     }
 
-    /// Nobody gets one any more.
+    /// Gives out no slot any more.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.0.1.notify_all();

@@ -20,7 +20,7 @@ pub(super) struct Story {
     ended: Option<(bool, bool)>,
     last: String,
     events: HashSet<String>,
-    /// Nobody takes it any more, or another agent has begun it.
+    /// No more is sent: the control plane takes none, or another agent has begun the task.
     silent: bool,
 }
 
@@ -54,7 +54,7 @@ impl Story {
         }
     }
 
-    /// Nothing more comes.
+    /// Ends the record, once.
     pub(super) fn end(&mut self, failed: bool) {
         self.ended.get_or_insert((failed, false));
     }

@@ -24,7 +24,7 @@ pub(super) struct Found {
 #[derive(Default)]
 pub(super) struct Memory {
     bare: HashSet<String>,
-    /// It is not the one at the start: this agent knows its pods.
+    /// Whether this agent knows its pods; false in the sweep at the start.
     knows_own: bool,
 }
 
@@ -70,7 +70,7 @@ pub(super) fn once(tools: &Tools, memory: &mut Memory) -> Result<Found, ClusterF
                         there
                     }
                 });
-        // Those that this agent looks after are spared by it.
+        // Pods that this agent looks after are spared by it.
         if is_old(tools, &pod) {
             found.old.push(pod.clone());
         }

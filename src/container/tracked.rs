@@ -61,11 +61,11 @@ pub(super) enum Doing {
 
 /// Next act for a task.
 pub(super) enum NextAct {
-    /// Nothing, or something is being done.
+    /// No act, or one is being done.
     Nothing,
-    /// This, by a worker.
+    /// An order for a worker.
     Work(WorkOrder),
-    /// Nothing is left of it.
+    /// Forget the task: nothing is left of it.
     Forget,
 }
 

@@ -66,17 +66,17 @@ pub(super) enum WorkOrder {
 
 /// Outcome of an order.
 pub(super) enum Did {
-    /// It is done.
+    /// The order is done.
     Done,
     /// The task is not this runner's any more.
     Over,
-    /// It failed, and may succeed later; a sentence for people, and how long to wait at least.
+    /// The order failed, and may succeed later; a sentence for people, and how long to wait at least.
     Again(String, Duration),
     /// Outcome of a creation.
     Created(Created),
     /// The account lacks a right; said of a creation, which was refused for it.
     LacksRight(String),
-    /// This much of the log is stored; nothing when it takes no more.
+    /// Bytes of the log that are stored; `None` when the control plane takes no more.
     Said(Option<u64>),
     /// Events, each with a key that changes when it is repeated.
     Events(Vec<(String, String)>),
@@ -102,7 +102,7 @@ impl Tools {
             },
             Act::GiveBack(why) => match &subject.token {
                 Some(token) => match plane::give_back(&self.plane, &subject.id, token, why, Duration::ZERO) {
-                    // It may have begun after all, in a pod whose creation was not answered.
+                    // The task may have begun after all, in a pod whose creation was not answered.
                     Ok(Heard::Over) => self.lost(subject, why),
                     heard => heard,
                 },
@@ -148,7 +148,7 @@ impl Tools {
         let secrets = objects.login.iter().chain([&objects.secret]);
         for secret in secrets {
             match self.kube.create_secret(secret) {
-                // Its answer was lost before.
+                // The secret was created before, and the answer was lost.
                 Err(fault) if fault.already_exists() => {}
                 Err(fault) => return refused(&fault),
                 Ok(_) => {}
@@ -201,7 +201,7 @@ impl Tools {
                 });
                 Did::Events(events.filter(|(key, _)| seen.insert(key.clone())).collect())
             }
-            // They explain, and nothing else.
+            // Events only explain, so that a task goes on without them.
             Err(fault) => {
                 record!(Debug, task_id = subject.id; "no events about the pod: {fault}");
                 Did::Events(Vec::new())

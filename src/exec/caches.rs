@@ -32,7 +32,7 @@ struct Record {
 }
 
 impl Caches {
-    /// Those of the repository at `root`, whose project is `slug`. `None`: the user has no cache folder.
+    /// Opens the caches of the repository at `root`, whose project is `slug`. `None`: the user has no cache folder.
     pub(super) fn open(slug: &str, root: &Path) -> Option<Self> {
         let absolute =
             |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
@@ -86,7 +86,7 @@ impl Caches {
         for (cache, file) in found {
             let Cache { key, archive: Archive { sha256, length }, created_at_ms, .. } = cache;
             let object = self.object(&sha256);
-            // One of an earlier run is a link to the very file.
+            // The archive of an earlier run is a link to the very file.
             if !object.exists() {
                 put(&file, &object).map_err(|e| fail(&object, e))?;
             }

@@ -3,6 +3,7 @@
 //! what does not.
 
 use super::git::{git, items, reading};
+use super::index::Index;
 use super::modules::{self, Submodule};
 use std::ffi::{OsStr, OsString};
 use std::num::NonZero;
@@ -15,21 +16,27 @@ use std::thread;
 const RECORD: &str = "record the repositories inside the working tree";
 
 /// Puts the files of the repositories below `root` that are no submodules into the index that `environment` names, in
-/// place of their commits. `unborn` are folders of repositories that git could not put there, relative to `root`.
+/// place of their commits; `index` is what is known of it. `unborn` are folders of repositories that git could not put there, relative to `root`.
 /// Commits of submodules are made ready for jobs below `modules`, and their settings of git below `settings`. Returns
 /// sentences for the person about submodules.
 pub(super) fn record(
     root: &Path,
     environment: &[(&str, OsString)],
+    index: Option<&Index>,
     unborn: Vec<Vec<u8>>,
     modules: &Path,
     settings: &Path,
 ) -> Result<Vec<String>, String> {
-    let staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
+    let staged;
+    let mut links: Vec<(&str, &[u8])> = match index {
+        Some(index) => index.links.iter().map(|(commit, path)| (commit.as_str(), path.as_slice())).collect(),
+        None => {
+            staged = git(root, environment).args(["ls-files", "-z", "--stage"]).output(RECORD)?;
+            modules::links(&staged).collect()
+        }
+    };
     // The folder of a submodule that is not checked out is empty.
-    let links: Vec<(&str, &[u8])> = modules::links(&staged)
-        .filter(|(_, path)| is_repository(&root.join(OsStr::from_bytes(path))))
-        .collect();
+    links.retain(|(_, path)| is_repository(&root.join(OsStr::from_bytes(path))));
     if links.is_empty() && unborn.is_empty() {
         return Ok(Vec::new());
     }

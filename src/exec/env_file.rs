@@ -67,7 +67,7 @@ fn parse(
                 let mut whole = value[1..].to_owned();
                 while closing(&whole, quote).is_none() {
                     let Some(more) = lines.next() else {
-                        // Where the value was to end nobody knows: what follows could be parts of it.
+                        // The value has no end: what follows could be parts of it.
                         fault(begins_at, "the quote at which the value begins is not closed");
                         return found;
                     };

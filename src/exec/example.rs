@@ -1,6 +1,6 @@
 //! Repositories for tests, and what is taken of them.
 
-use super::snapshot::{Name, Snapshot, take};
+use super::snapshot::{Name, Purpose, Snapshot, take};
 use std::path::Path;
 use std::process::Command;
 
@@ -22,6 +22,7 @@ pub(super) fn sh(directory: &Path, script: &str) -> String {
 pub(super) fn snapshot(root: &Path, name: &Name) -> (tempfile::TempDir, Snapshot) {
     let scratch = tempfile::tempdir().expect("a folder");
     let root = std::fs::canonicalize(root).expect("the tree");
-    let taken = take(&root, scratch.path(), name, true).expect("a snapshot");
+    let purpose = Purpose { is_for_jobs: true, with_subject: true };
+    let taken = take(&root, scratch.path(), name, purpose).expect("a snapshot");
     (scratch, taken)
 }

@@ -8,6 +8,7 @@ mod env_file;
 mod example;
 mod filters;
 mod git;
+mod index;
 mod layout;
 mod list;
 mod modules;
@@ -41,7 +42,7 @@ use options::{CommandLine, Options};
 use remains::Scratch;
 use results::Folder;
 use signals::Interrupts;
-use snapshot::{Name, Named, Snapshot};
+use snapshot::{Name, Named, Purpose, Snapshot};
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -51,6 +52,8 @@ use tell::tell;
 
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
+/// Threads of the control plane: as many as processors would cost more to start than one person's runners give them to do.
+const THREADS: usize = 2;
 /// Between two looks at signals while runners end.
 const LOOK: Duration = Duration::from_millis(20);
 /// The config of a repository.
@@ -105,11 +108,15 @@ fn exec(options: &Options) -> Outcome {
     server_options.max_step_output_bytes = 4 << 30;
     // It lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
+    server_options.threads = Some(THREADS);
+    // An orb may use it, and so may a config that is made by a job.
+    let with_subject = ["subject", "orbs", "setup"].iter().any(|word| config.contains(word));
+    let purpose = Purpose { is_for_jobs: !options.list, with_subject };
     let mut running = None;
     let snapshot = std::thread::scope(|scope| {
         // Git works on the files while the control plane comes up.
         let starting = (!options.list).then(|| scope.spawn(|| server::start(server_options.clone())));
-        let snapshot = snapshot::take(&root, &scratch.path, &options.name, !options.list)
+        let snapshot = snapshot::take(&root, &scratch.path, &options.name, purpose)
             .map_err(|why| refused(&root).unwrap_or_else(|| Failure::new(why)))?;
         running = match starting.map(|starting| starting.join()) {
             Some(Ok(started)) => Some(started.map_err(|error| Failure::new(error.to_string()))?),
@@ -152,6 +159,7 @@ fn exec(options: &Options) -> Outcome {
         .class_token(CLASS, "exec")
         .map_err(|error| Failure::new(format!("failed to make a resource class token: {error}")))?;
     let source = LocalSource { repository: snapshot.repository.clone(), is_partial: snapshot.is_partial };
+    scratch.wait_for_guard();
     let runners = Runners::start(options, &scratch.path, source, &running, &class_token);
 
     let outcome = run(options, &folder, &running, &person, trigger, &interrupts);
@@ -388,7 +396,7 @@ impl Runners {
             settings.confine = true;
             settings.local_source = Some(source.clone());
             settings.output_directory = Some(running.output_folder());
-            settings.task_agent_directory = Some(scratch.join(format!("bin-{number}")));
+            settings.task_agent_directory = Some(scratch.join("bin"));
             settings.logging.format = crate::logging::Format::None;
             let (stop, failures) = (stop.clone(), failures.clone());
             let work = move || {

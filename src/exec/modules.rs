@@ -41,11 +41,11 @@ pub(super) fn links(listed: &[u8]) -> impl Iterator<Item = (&str, &[u8])> {
 
 /// A submodule that is checked out.
 pub(super) struct Submodule<'a> {
-    /// Its working tree.
+    /// The working tree of the submodule.
     pub folder: PathBuf,
     /// The commit that the repository around it wants.
     pub commit: &'a str,
-    /// Its path, for the person.
+    /// Path of the submodule, for the person.
     pub shown: String,
     /// The folder that its settings of git are put into.
     pub settings: PathBuf,

@@ -13,9 +13,9 @@ pub(super) struct Options {
     pub path: PathBuf,
     /// Config file; `.circleci/config.yml` of `path` or of a folder above by default.
     pub config: Option<PathBuf>,
-    /// Only these jobs and what they require.
+    /// Jobs that are run, with what they require; empty: all.
     pub jobs: Vec<String>,
-    /// Only this workflow.
+    /// The one workflow that is run; without it all are.
     pub workflow: Option<String>,
     /// Approvals that are given.
     pub approve: Vec<String>,
@@ -27,17 +27,17 @@ pub(super) struct Options {
     pub parameters: Vec<(String, String)>,
     /// The folder for artifacts and test results; `.runlet` of `path` by default.
     pub artifacts: Option<PathBuf>,
-    /// Jobs at the same time.
+    /// Number of jobs that run at the same time.
     pub concurrency: usize,
     /// Sources of orbs.
     pub orbs: OrbSites,
-    /// Caches of earlier runs are there, and those of this one are kept.
+    /// Whether jobs find the caches of earlier runs, and those of this run are kept.
     pub caches: bool,
-    /// Nothing is run: workflows and jobs are listed.
+    /// Whether workflows and jobs are listed, and none is run.
     pub list: bool,
-    /// Jobs that want containers or machines of the hosted service run on this host.
+    /// Whether jobs that want containers or machines of the hosted service run on this host.
     pub on_host: bool,
-    /// Plain lines even on a terminal.
+    /// Whether lines are plain even on a terminal.
     pub plain: bool,
 }
 

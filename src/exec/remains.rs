@@ -38,6 +38,8 @@ pub(super) struct Scratch {
     pub path: PathBuf,
     /// Every task agent has ended by itself, and with it what it had started: nobody is looked for.
     pub is_quiet: bool,
+    /// The guard is started beside other work: whoever starts a program waits until that has begun.
+    starting: Option<JoinHandle<std::io::Result<Child>>>,
     guard: Option<Child>,
     owned: File,
     removal: Arc<Removal>,
@@ -106,7 +108,7 @@ impl Removal {
 }
 
 impl Scratch {
-    /// Makes the folder, and starts its guard.
+    /// Makes the folder, and begins to start its guard.
     pub(super) fn create() -> Result<Self, String> {
         let place = place();
         let path = place.join(format!("{PREFIX}{}", uuid::Uuid::new_v4()));
@@ -120,17 +122,33 @@ impl Scratch {
         flock(&owned, FlockOperation::NonBlockingLockExclusive).map_err(|e| fail(e.into()))?;
         // By its name it is locked from the start: another run could be looking.
         fs::rename(&file, &name).map_err(fail)?;
-        // Without a guard there is still the next run.
-        let guard = std::env::current_exe().and_then(|program| {
-            let mut guard = Command::new(program);
-            guard.args(["exec", "--guard"]).arg(&path).current_dir("/");
+        let guarded = path.clone();
+        let start = move || {
+            let mut guard = Command::new(std::env::current_exe()?);
+            guard.args(["exec", "--guard"]).arg(&guarded).current_dir("/");
             guard.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()
-        });
+        };
+        let starting = std::thread::Builder::new().name("guard".into()).spawn(start);
         let removal =
             Arc::new(Removal { budget: AtomicUsize::new(usize::MAX), is_over: AtomicBool::new(false) });
         let (tidy, scratch) = (removal.clone(), path.clone());
         let remover = std::thread::Builder::new().name("remover".into()).spawn(move || tidy.tidy(&scratch));
-        Ok(Self { path, is_quiet: false, guard: guard.ok(), owned, removal, remover: remover.ok() })
+        Ok(Self {
+            path,
+            is_quiet: false,
+            starting: starting.ok(),
+            guard: None,
+            owned,
+            removal,
+            remover: remover.ok(),
+        })
+    }
+
+    /// Waits until the guard is there: before the first process of a job is. Without a guard there is still the next run.
+    pub(super) fn wait_for_guard(&mut self) {
+        if let Some(starting) = self.starting.take() {
+            self.guard = starting.join().ok().and_then(Result::ok);
+        }
     }
 
     /// Kills whatever was started for jobs.
@@ -141,6 +159,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        self.wait_for_guard();
         if !self.is_quiet {
             end_processes(&self.path);
         }
@@ -190,9 +209,12 @@ pub(super) fn clean_others() -> Vec<PathBuf> {
     let own = rustix::process::geteuid().as_raw();
     let mut removed = Vec::new();
     for entry in fs::read_dir(place()).into_iter().flatten().flatten() {
-        let is_one = entry.file_name().as_bytes().starts_with(PREFIX.as_bytes());
+        // The folder is that of many others, who have many files there.
+        if !entry.file_name().as_bytes().starts_with(PREFIX.as_bytes()) {
+            continue;
+        }
         let Ok(about) = entry.metadata() else { continue };
-        if is_one && about.is_dir() && about.uid() == own && clean(&entry.path(), Duration::ZERO, || ()) {
+        if about.is_dir() && about.uid() == own && clean(&entry.path(), Duration::ZERO, || ()) {
             removed.push(entry.path());
         }
     }

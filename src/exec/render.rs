@@ -5,7 +5,6 @@
 
 use super::style::{Style, much, seconds};
 use crate::protocol::WatchEvent;
-use crate::server::RUNS_HERE;
 use crate::terminal::{Lines, each_line, plain};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -122,6 +121,7 @@ impl Screen {
                 ended_at_ms,
                 message,
                 cannot_run,
+                is_remark,
             } => {
                 if !self.jobs.contains_key(&id) {
                     self.order.push(id.clone());
@@ -134,8 +134,9 @@ impl Screen {
                 view.started_at_ms = started_at_ms;
                 view.ended_at_ms = ended_at_ms;
                 view.message = message.as_deref().map(plain);
-                let remark = view.message.as_ref().filter(|why| why.starts_with(RUNS_HERE));
-                view.remark = remark.or(view.remark.as_ref()).cloned();
+                if is_remark {
+                    view.remark.clone_from(&view.message);
+                }
                 view.cannot_run = cannot_run;
                 view.nodes = parallelism;
                 if changed {
@@ -311,11 +312,11 @@ impl Screen {
             (Some(started), Some(ended)) => format!(" in {}", seconds(ended.saturating_sub(started))),
             _ => String::new(),
         };
-        let why = job.message.as_deref().map_or_else(String::new, |why| match why.starts_with(RUNS_HERE) {
-            // A remark, and no reason.
-            true => format!(" ({why})"),
-            false => format!(": {why}"),
-        });
+        let why =
+            job.message.as_deref().map_or_else(String::new, |why| match job.remark.as_deref() == Some(why) {
+                true => format!(" ({why})"),
+                false => format!(": {why}"),
+            });
         let text = match job.status.as_str() {
             "success" => self.style.paint("32", &format!("= success{took}")),
             "running" | "blocked" | "queued" | "not_running" => return,
@@ -468,6 +469,7 @@ mod tests {
             ended_at_ms,
             message: None,
             cannot_run: false,
+            is_remark: false,
         }
     }
 

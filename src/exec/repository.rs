@@ -44,19 +44,19 @@ pub(super) struct Repository {
 }
 
 impl Repository {
-    /// `None` when `root` is in no repository; an error when it is in one that git refuses.
-    pub(super) fn find(root: &Path) -> Result<Option<Self>, String> {
-        Self::read(root, false)
+    /// `None` when `root` is in no repository; an error when it is in one that git refuses. The subject of HEAD is left
+    /// empty unless it is asked for: git has to be started once more for it.
+    pub(super) fn find(root: &Path, with_subject: bool) -> Result<Option<Self>, String> {
+        Self::read(root, with_subject, false)
     }
 
-    /// Like [`Self::find`], with one call of git less: without the subject and the tree of HEAD, and an error where there
-    /// is no commit yet.
+    /// Like [`Self::find`], without the tree of HEAD, and with an error where there is no commit yet.
     pub(super) fn of_module(folder: &Path) -> Result<Option<Self>, String> {
-        Self::read(folder, true)
+        Self::read(folder, false, true)
     }
 
-    fn read(root: &Path, is_module: bool) -> Result<Option<Self>, String> {
-        let questions: [&[&str]; 7] = [
+    fn read(root: &Path, with_subject: bool, is_module: bool) -> Result<Option<Self>, String> {
+        let questions: [&[&str]; 8] = [
             &["--show-toplevel"],
             &["--git-path", "objects"],
             &["--git-path", "index"],
@@ -64,12 +64,28 @@ impl Repository {
             &["--git-path", "lfs"],
             &["--show-object-format"],
             &["HEAD^{commit}"],
+            &["HEAD^{tree}"],
         ];
-        let asked = questions.len() - usize::from(!is_module);
-        let answers = match rev_parse(root, &questions[..asked])? {
+        let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
+        let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
+        // To tell the type of an object git has to find it, and what a tag is of.
+        let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype) %(*objecttype)";
+        // Where there is no repository, these say so as well.
+        let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
+        let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
+        let mut answers = rev_parse(root, &questions[..questions.len() - usize::from(is_module)])?;
+        if answers.is_err() && !is_module {
+            // Before the first commit the rest is there nevertheless.
+            answers = rev_parse(root, &questions[..6])?;
+        }
+        let answers = match answers {
             Ok(answers) => answers,
-            Err(_) if is_bare(root)? => return Err(bare(root)),
             Err(found) => {
+                // Nobody is left behind.
+                let _ = (references.end("read the repository"), scoped.end("read the repository"));
+                if is_bare(root)? {
+                    return Err(bare(root));
+                }
                 let refused = root.ancestors().find(|folder| folder.join(".git").symlink_metadata().is_ok());
                 return match refused {
                     Some(folder) => Err(format!(
@@ -84,17 +100,10 @@ impl Repository {
         let mut answers = answers.into_iter();
         let mut answer = || answers.next().unwrap_or_default();
         let (top, objects, index, shallow) = (answer(), answer(), answer(), answer());
-        let (lfs, format, commit) = (answer(), answer(), answer());
-        let ask = |args: &[&str]| git(root, &[]).args(args).start("read the repository");
-        let log = (!is_module).then(|| ask(&["log", "-1", "--format=%H%n%T%n%s"])).transpose()?;
-        let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
-        // To tell the type of an object git has to find it, and what a tag is of.
-        let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype) %(*objecttype)";
-        let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
-        let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
-        let head = match log {
-            Some(log) => log.text("read HEAD")?.unwrap_or_default(),
-            None => format!("{}\n\n", commit.to_string_lossy()),
+        let (lfs, format, commit, tree) = (answer(), answer(), answer(), answer());
+        let head = match with_subject || commit.is_empty() {
+            true => ask(&["log", "-1", "--format=%H%n%T%n%s"])?.text("read HEAD")?.unwrap_or_default(),
+            false => format!("{}\n{}\n", commit.to_string_lossy(), tree.to_string_lossy()),
         };
         let mut broken = Vec::new();
         let references = match references.text("list the branches and tags")? {

@@ -25,7 +25,7 @@ struct Test {
     place: Option<String>,
 }
 
-/// So many failed tests are shown, and so many lines of what each says.
+/// Most failed tests that are shown, and most lines of what each says.
 const MOST_TESTS: usize = 50;
 const MOST_LINES: usize = 10;
 /// Longest line of a message, in characters.
@@ -142,7 +142,7 @@ pub(super) fn collect(
         let name = own_name(&shown, &mut names);
         let kept = collector.artifacts(id, &shown, &name);
         let counts = collector.tests(id, &shown, &name);
-        // It may have failed for something that it went without.
+        // The job may have failed for something that it went without.
         if let Some(remark) = job.remark.as_ref().filter(|remark| job.message.as_ref() != Some(*remark)) {
             reasons.push(format!("{shown}: {remark}\n"));
         }

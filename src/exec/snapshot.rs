@@ -7,6 +7,7 @@
 
 use super::embedded;
 use super::git::{check, git, said};
+use super::index::{Hidden, Index};
 use super::layout::{self, alternate, write};
 use super::repository::{Repository, together};
 use super::settings;
@@ -96,10 +97,18 @@ impl Named {
     }
 }
 
-/// Freezes the tree at `root` into `scratch` (an empty directory of ours), as a commit of the branch or tag `name`. When it is
-/// not `for_jobs` the files are not looked at: the revision is that of HEAD.
-pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> Result<Snapshot, String> {
-    let found = Repository::find(root)?;
+/// Uses of a snapshot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Purpose {
+    /// Jobs check it out; else the files are not looked at, and the revision is that of HEAD.
+    pub is_for_jobs: bool,
+    /// Somebody may ask for the subject line of HEAD.
+    pub with_subject: bool,
+}
+
+/// Freezes the tree at `root` into `scratch` (an empty directory of ours), as a commit of the branch or tag `name`.
+pub(super) fn take(root: &Path, scratch: &Path, name: &Name, purpose: Purpose) -> Result<Snapshot, String> {
+    let found = Repository::find(root, purpose.with_subject)?;
     let mut notes = Vec::new();
     let own = found.as_ref().map_or_else(|| Some("main".to_owned()), |found| found.branch.clone());
     let name = match name {
@@ -120,9 +129,15 @@ pub(super) fn take(root: &Path, scratch: &Path, name: &Name, for_jobs: bool) -> 
     fs::create_dir(&objects).map_err(|e| format!("failed to create `{}`: {e}", objects.display()))?;
 
     let whole = found.as_ref().filter(|found| found.top == root);
-    let places = Places { root, repository: &repository, objects: &objects, index: scratch.join("index") };
+    let places = Places {
+        root,
+        repository: &repository,
+        objects: &objects,
+        object_format: found.as_ref().and_then(|found| found.object_format.as_deref()),
+        index: scratch.join("index"),
+    };
     let head = found.as_ref().and_then(|found| found.head.as_ref());
-    let revision = match for_jobs {
+    let revision = match purpose.is_for_jobs {
         true => places.commit(found.as_ref(), whole, &mut notes)?,
         false => head.map_or_else(|| "0".repeat(40), |(head, _)| head.clone()),
     };
@@ -230,6 +245,7 @@ struct Places<'a> {
     root: &'a Path,
     repository: &'a Path,
     objects: &'a Path,
+    object_format: Option<&'a str>,
     index: PathBuf,
 }
 
@@ -307,12 +323,18 @@ impl Places<'_> {
             }
         }
         let (modules, settings) = (self.repository.join("modules"), LocalSource::settings(self.repository));
-        notes.extend(embedded::record(root, &environment, unborn, &modules, &settings)?);
+        let index = self.index();
+        notes.extend(embedded::record(root, &environment, index.as_ref(), unborn, &modules, &settings)?);
         if let Some(found) = whole {
             found.filters.take(root, &environment)?;
         }
-        let tree = git(root, &environment).args(["write-tree"]).line("write the tree")?;
         let head = whole.and_then(|found| found.head.as_ref());
+        // Of an index that nothing was added to, the tree of the last commit is known; files of inner repositories and of
+        // filters may have been added since it was read.
+        if let Some((head, _)) = head.filter(|(_, of_head)| self.is_of_tree(of_head)) {
+            return Ok(head.to_owned());
+        }
+        let tree = git(root, &environment).args(["write-tree"]).line("write the tree")?;
         if let Some((head, _)) = head.filter(|(_, of_head)| *of_head == tree) {
             return Ok(head.to_owned());
         }
@@ -340,21 +362,20 @@ impl Places<'_> {
         without_filters: &[String],
     ) -> Result<BTreeSet<Vec<u8>>, String> {
         let record = "record the files that the index does not look at";
-        // A damaged index is dealt with later.
-        let listed = git(self.root, environment).args(["ls-files", "-v", "-z"]).run(record)?;
-        let (mut unchanged, mut skipped, mut conflicts) = (Vec::new(), Vec::new(), BTreeSet::new());
-        for entry in listed.stdout.split(|&byte| byte == 0) {
-            let [tag, b' ', path @ ..] = entry else { continue };
-            let is_there = || self.root.join(OsStr::from_bytes(path)).symlink_metadata().is_ok();
-            if matches!(tag, b'M' | b'm') {
-                conflicts.insert(path.to_owned());
+        let (hidden, conflicts) = match self.index() {
+            Some(index) => (index.hidden, index.conflicts),
+            // A damaged index is dealt with later.
+            None => listed(&git(self.root, environment).args(["ls-files", "-v", "-z"]).run(record)?.stdout),
+        };
+        let (mut unchanged, mut skipped) = (Vec::new(), Vec::new());
+        for Hidden { path, is_unchanged, is_skipped } in hidden {
+            let is_there = || self.root.join(OsStr::from_bytes(&path)).symlink_metadata().is_ok();
+            let is_taken = !is_skipped || is_there();
+            if is_taken && is_skipped {
+                skipped.extend([&path[..], b"\0"].concat());
             }
-            let is_skipped = matches!(tag, b'S' | b's');
-            if is_skipped && is_there() {
-                skipped.extend([path, b"\0"].concat());
-            }
-            if tag.is_ascii_lowercase() && (!is_skipped || is_there()) {
-                unchanged.extend([path, b"\0"].concat());
+            if is_taken && is_unchanged {
+                unchanged.extend([&path[..], b"\0"].concat());
             }
         }
         let all = [unchanged.as_slice(), &skipped].concat();
@@ -368,6 +389,32 @@ impl Places<'_> {
         }
         Ok(conflicts)
     }
+
+    /// Parts of the index as it is, where they can be read without git.
+    fn index(&self) -> Option<Index> {
+        Index::read(&self.index, self.object_format)
+    }
+
+    /// Whether the index is known to make a tree.
+    fn is_of_tree(&self, tree: &str) -> bool {
+        self.index().and_then(|index| index.tree).is_some_and(|made| made == tree)
+    }
+}
+
+/// The entries that `git ls-files -v -z` marks: those that git does not look at, and the paths with conflicts.
+fn listed(stdout: &[u8]) -> (Vec<Hidden>, BTreeSet<Vec<u8>>) {
+    let (mut hidden, mut conflicts) = (Vec::new(), BTreeSet::new());
+    for entry in stdout.split(|&byte| byte == 0) {
+        let [tag, b' ', path @ ..] = entry else { continue };
+        if matches!(tag, b'M' | b'm') {
+            conflicts.insert(path.to_owned());
+        }
+        let (is_unchanged, is_skipped) = (tag.is_ascii_lowercase(), matches!(tag, b'S' | b's'));
+        if is_unchanged || is_skipped {
+            hidden.push(Hidden { path: path.to_owned(), is_unchanged, is_skipped });
+        }
+    }
+    (hidden, conflicts)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// So many files with conflicts are named.
+/// Most files with conflicts that are named.
 const MOST_NAMED: usize = 5;
 
 /// Files of git that stand for something that is not finished, what that is, and the command that gives it up.

@@ -14,14 +14,14 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-/// This much text is drawn at once at most, about.
+/// Size of the text, about, that is drawn at once at most.
 const DRAW_BYTES: usize = 4 * 1024 * 1024;
 /// Pause between two looks at signals, and redraws of the progress line.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Told after the first signal.
+/// Sentence after the first signal.
 const CANCELING: &str = "canceling (once more to stop at once)";
-/// Told after the second.
+/// Sentence after the second signal.
 pub(super) const STOPPING: &str = "stopping at once: what still runs is killed";
 
 /// Whether an approval is among those that were given beforehand.
@@ -31,9 +31,9 @@ pub(super) fn is_approved(given: &[String], name: &str) -> bool {
 
 /// A pipeline that was watched.
 pub(super) struct WatchedPipeline {
-    /// Everything that is known of it.
+    /// The screen, which has all that is known of the pipeline.
     pub(super) screen: Screen,
-    /// Some of it could not be drawn, and not because the reader has gone away.
+    /// The failure to draw some of it, unless the reader has gone away.
     pub(super) unwritten: Option<Failure>,
 }
 
@@ -180,7 +180,7 @@ impl Approvals {
         }
         let next = screen.jobs().find(|(id, job)| job.status == "on_hold" && !self.settled.contains_key(*id));
         let Some((id, job)) = next.filter(|_| self.can_ask) else {
-            // One that was approved just now is not told of yet.
+            // A job that was approved just now may still be told of as on hold.
             let is_approved = |id: &str| self.settled.get(id) == Some(&true);
             return !screen.jobs().any(|(id, job)| job.status == "on_hold" && is_approved(id));
         };

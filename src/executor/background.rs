@@ -20,7 +20,7 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// None yet.
+    /// Makes the list of background steps, empty as yet.
     pub(super) fn new(scratch: PathBuf, reporter: Reporter, secrets: Secrets) -> Self {
         Self { running: Vec::new(), halted: false, scratch, reporter, secrets }
     }

@@ -19,8 +19,8 @@ pub(super) enum Beginning {
     Begun,
     /// The task is not this agent's any more: it was given back, or has ended at the control plane.
     Over,
-    /// It has not begun and could not be given back; a sentence for people. The runner has been told, or says by the
-    /// exit code that it is lost.
+    /// The task has not begun and could not be given back; a sentence for people. The runner has been told,
+    /// or learns from the exit code that the task is lost.
     Failed(String),
 }
 
@@ -80,7 +80,7 @@ pub(super) fn failed(reporter: &Reporter, why: String, pause_seconds: u32) -> Be
             say(Said::Failed, Some(&why));
             Beginning::Over
         }
-        // Nothing was asked for yet, so another agent has begun it.
+        // No beginning was asked for yet, so another agent has begun the task.
         GaveBack::Begun => {
             reporter.over();
             Beginning::Over
@@ -128,7 +128,7 @@ pub(super) fn tell(why: String) -> Beginning {
     Beginning::Failed(why)
 }
 
-/// One line for the runner. It may be gone, and the task goes on without it.
+/// Writes a line for the runner. The task goes on where the runner is gone and reads none.
 pub(super) fn say(what: Said, message: Option<&str>) {
     let mut line = what.line(message);
     line.push('\n');

@@ -130,7 +130,7 @@ impl StepChild {
         };
         let sender = messages.clone();
         let wait = move || {
-            // It was started, so only a broken system fails to wait for it.
+            // The child was started, so only a broken system fails to wait for it.
             let ended = child.wait().unwrap_or(Ended { code: 1, signal: None });
             let _ = sender.send(TaskMessage::Exited { step, ended });
         };
@@ -148,7 +148,7 @@ impl StepChild {
         match message {
             TaskMessage::Exited { step, ended } if *step == self.step => {
                 self.ended = Some(*ended);
-                // Its descendants may go on, unless the whole group was told to end.
+                // Descendants may go on, unless the whole group was told to end.
                 if self.termed_at.is_none() {
                     self.settle(Instant::now());
                 }
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn what_a_child_wrote_is_kept_however_late_it_is_read() {
-        // It begins when the log is held, however busy the machine is.
+        // The child begins when the log is held, however busy the machine is.
         let wait = "while [ ! -e go ]; do sleep 0.01; done";
         let mut bench = run(&format!("sleep 600 & {wait}; head -c 200000 /dev/zero; exit 3"));
         let log = bench.log.clone();
@@ -348,7 +348,7 @@ mod tests {
         assert!(!bench.running.closed);
     }
 
-    /// Nobody is named where there is no `/proc`.
+    /// Linux alone, since `/proc` names the holders of the output.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_secret_in_the_arguments_of_whoever_holds_the_output_is_masked_wherever_it_stands() {

@@ -2,7 +2,7 @@
 //! of any folder of the host, and nothing behind a link that is not the operator's.
 
 use super::folder;
-use super::mounts::{Mount, MountTable, mounts};
+use super::mounts::{Mount, mounts};
 use super::places::{self, real};
 use crate::protocol::task_input::TaskInput;
 use crate::system::os::{self, Access, access, symlink};
@@ -18,16 +18,15 @@ pub struct Before {
     /// Target of the link that it is.
     link: Option<PathBuf>,
     mounts: Vec<Mount>,
-    table: MountTable,
 }
 
 impl Before {
-    /// As it is now.
+    /// Reads the links and mounts of the directory as they are now.
     pub fn of(directory: &Path) -> Self {
-        let (real, table) = (real(directory), MountTable::open());
-        let mut mounts = table.read(&real);
+        let real = real(directory);
+        let mut mounts = mounts(&real);
         mounts.iter_mut().for_each(Mount::look);
-        Self { link: fs::read_link(directory).ok(), mounts, real, table }
+        Self { link: fs::read_link(directory).ok(), mounts, real }
     }
 }
 
@@ -61,11 +60,11 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
     remove_without_mounts(&folder, true, mounts(&folder), false)
 }
 
-/// As [`remove`], with what the job has mounted there, as far as it can be taken off. `since`: opened before the folder was
-/// made.
-pub(super) fn remove_with_mounts(path: &Path, since: Option<&MountTable>) -> io::Result<()> {
+/// Removes a folder as [`remove`] does, after taking off the mounts of the job there, as far as that is allowed. `mounts`:
+/// all that there are, since the job is at work no more.
+pub(super) fn remove_with_mounts(path: &Path, mounts: Option<&[Mount]>) -> io::Result<()> {
     let folder = in_place(path);
-    let is_free = since.is_some_and(MountTable::is_unchanged);
+    let is_free = mounts.is_some_and(|all| !all.iter().any(|mount| mount.place.starts_with(&folder)));
     remove_without_mounts(&folder, true, if is_free { Vec::new() } else { detach(&folder, &[]) }, false)
 }
 
@@ -215,7 +214,6 @@ pub(super) fn remove_working_directory(directory: &Path, before: Option<&Before>
         return;
     }
     let found = match before {
-        Some(before) if before.table.is_unchanged() => before.mounts.clone(),
         Some(before) => detach(&real, &before.mounts),
         None => mounts(&real),
     };
@@ -252,7 +250,7 @@ mod tests {
         fs::rename(place.join("src"), place.join("src2")).unwrap();
         fs::rename(place.join("other"), place.join("other2")).unwrap();
         fs::write(work.join("left"), "").unwrap();
-        // What the job mounts itself goes, also what it has put over a mount of before.
+        // Mounts of the job go, also one over a mount that was there before.
         let script = "mkdir work/own; for at in own m .; do mount --bind other2 work/$at; done";
         let mounted = std::process::Command::new("sh").args(["-ec", script]).current_dir(&place).status();
         assert!(mounted.unwrap().success());
@@ -267,6 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn a_mount_stays_wherever_the_job_moves_what_it_is_in() {
+        let test = "executor::cleanup::tests::a_mount_stays_wherever_the_job_moves_what_it_is_in";
+        let script = "mkdir -p theirs work/deps/cache apart/m private/own apart2/m; touch theirs/file
+            for at in work/deps/cache apart/m apart2/m; do mount --bind theirs $at; done";
+        let Some(place) = in_namespace(test, script) else { return };
+        let (work, private) = (place.join("work"), place.join("private"));
+        let before = Before::of(&work);
+        fs::rename(work.join("deps"), work.join("deps2")).unwrap();
+        fs::rename(place.join("apart"), work.join("apart")).unwrap();
+        fs::rename(place.join("apart2"), private.join("apart")).unwrap();
+        remove_working_directory(&work, Some(&before), true);
+        assert!(work.join("deps2/cache/file").exists() && !work.join("apart").exists());
+        remove_with_mounts(&private, Some(&crate::executor::mounts::all())).unwrap();
+        assert!(place.join("theirs/file").exists() && !private.exists());
+    }
+
+    #[test]
     fn a_folder_that_another_task_holds_is_not_emptied() {
         let place = tempfile::tempdir().unwrap();
         let work = place.path().join("work");
@@ -274,7 +289,7 @@ mod tests {
             fs::create_dir_all(work.join(folder)).unwrap();
             fs::write(work.join(folder).join("file"), "").unwrap();
         }
-        // As by a task in a container, whose names and mounts are not seen here.
+        // A file held as by a task in a container, whose names and mounts are not seen here.
         let theirs = fs::File::open(work.join("a/theirs")).unwrap();
         let held = try_take(theirs, Share::Alone).unwrap();
         remove_working_directory(&work, Some(&Before::of(&work)), true);

@@ -20,7 +20,7 @@ pub(super) struct Control {
     messages: Receiver<TaskMessage>,
     /// For the threads that the task starts.
     pub(super) sender: Sender<TaskMessage>,
-    /// It knows of the fence.
+    /// Reporter of the task, which knows of the fence.
     reporter: Reporter,
     deadline: Option<Instant>,
     stop: Option<StopReason>,
@@ -30,7 +30,7 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Nothing has stopped the task yet. A time limit of zero is none.
+    /// Makes the control of a task that nothing has stopped yet. A time limit of zero is none.
     pub(super) fn new(
         (sender, messages): (Sender<TaskMessage>, Receiver<TaskMessage>),
         reporter: Reporter,

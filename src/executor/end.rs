@@ -61,13 +61,13 @@ impl StepEnd {
 /// How a child ended.
 #[derive(Debug)]
 pub enum ChildEnd {
-    /// It ended by itself.
+    /// The child ended by itself.
     Ended(Ended),
-    /// It was silent for too long and was killed.
+    /// The child was silent for too long and was killed.
     Silent(Duration),
     /// The task was stopped and so was the child.
     Stopped(StopReason),
-    /// It never began.
+    /// The child never began.
     NotStarted(io::Error),
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 /// a job is told by the control plane or not at all. Where the runner runs inside a job of another CI, that
 /// job's branch, tag, pull request and tokens are none of this one's.
 const PRIVATE_PREFIXES: [&str; 4] = ["CIRCLE_", "CIRCLECI_", "LAUNCH_AGENT_", "RUNLET_"];
-/// Those of git are set for hooks: they would lead every git of the job into the repository of the hook.
+/// Variables that git sets for hooks would lead every git of the job into the repository of the hook.
 const PRIVATE_NAMES: [&str; 13] = [
     "CI",
     "CIRCLECI",

@@ -6,7 +6,7 @@
 //! another one: its cleanup would remove what is in there.
 
 use super::folder_names::{self, FolderNames};
-use super::mounts::{self, ways};
+use super::mounts::{self, Mount, ways};
 use super::places::real;
 use crate::system::locks::{self, Lock, Share};
 use crate::system::os::{Errno, MetadataExt, about_folder, has_lock, open_folder};
@@ -34,7 +34,7 @@ enum Attempt {
     Held(Locks),
     /// Another process has the folder, or one around or inside it.
     Busy,
-    /// It is not there any more.
+    /// The folder is not there any more.
     Gone,
 }
 
@@ -54,7 +54,7 @@ impl FolderLock {
         }
         // First, since the new folder may be one of those that are held as folders above.
         self.locks = Locks { all: Vec::new(), folder: Some(folder) };
-        match attempt(path)? {
+        match attempt(path, &mounts::all())? {
             Attempt::Held(locks) => self.locks = locks,
             Attempt::Busy => return Ok(false),
             Attempt::Gone => {}
@@ -68,7 +68,9 @@ impl FolderLock {
 pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
     loop {
         let (meant, mut above) = (real(path), Locks::default());
-        let ways = ways(&meant);
+        // A mount that is made meanwhile is made too late for whoever has the lock, too.
+        let mounts = mounts::all();
+        let ways = ways(&meant, &mounts);
         let Some(mut names) = FolderNames::take(&ways) else { return Ok(None) };
         // The first way has its links no more, which may lead elsewhere in a moment.
         let mut ways = once(path).chain(ways.iter().skip(1).map(PathBuf::as_path));
@@ -79,16 +81,16 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
         fs::create_dir_all(path)?;
         // With `..` at its end, the folder itself is among those that its text has above it.
         drop(above);
-        // One whose parent was not there yet had no names.
+        // A folder whose parent was not there yet had no names.
         let made = path.canonicalize().unwrap_or_else(|_| meant.clone());
         if is_new || made != meant {
             drop(names);
-            match FolderNames::take(&mounts::ways(&made)) {
+            match FolderNames::take(&mounts::ways(&made, &mounts)) {
                 Some(taken) => names = taken,
                 None => return Ok(None),
             }
         }
-        match attempt(path)? {
+        match attempt(path, &mounts)? {
             Attempt::Held(locks) => return Ok(Some(FolderLock { locks, names })),
             Attempt::Busy => return Ok(None),
             Attempt::Gone => {}
@@ -97,15 +99,15 @@ pub(super) fn lock(path: &Path) -> io::Result<Option<FolderLock>> {
 }
 
 /// Takes the locks of a folder that is there, and of those above it.
-fn attempt(path: &Path) -> io::Result<Attempt> {
+fn attempt(path: &Path, mounts: &[Mount]) -> io::Result<Attempt> {
     let mut held = Locks::default();
     // The way to it may have changed, and lead through links.
-    if !share(&mut ways(&real(path)).iter().map(PathBuf::as_path), &mut held.all) {
+    if !share(&mut ways(&real(path), mounts).iter().map(PathBuf::as_path), &mut held.all) {
         return Ok(Attempt::Busy);
     }
     let folder = match open_folder(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Gone),
-        // One that may be entered and written to, but not listed, cannot be opened, and steps can work there.
+        // A folder that may be entered, but not listed, cannot be opened, and steps can work there.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(Attempt::Held(held)),
         opened => opened?,
     };
@@ -159,9 +161,9 @@ pub(super) fn is_held(folder: &Path) -> bool {
     has_lock(folder) && matches!(take_shared(folder), Some(Err(Errno::WOULDBLOCK)))
 }
 
-/// Those who hold a folder, or one around or inside it, for people.
+/// Names the tasks that hold a folder, or one around or inside it, for people.
 pub(super) fn holder(path: &Path) -> String {
-    folder_names::holder(&ways(&real(path)))
+    folder_names::holder(&ways(&real(path), &mounts::all()))
 }
 
 #[cfg(test)]
@@ -188,7 +190,7 @@ mod tests {
         assert!(lock(&path).unwrap().is_none());
         #[cfg(target_os = "linux")]
         {
-            // Its arguments may hold secrets of its task.
+            // Arguments of the task agent may hold secrets of its task.
             let own = crate::system::proc::stat(std::process::id() as i32).unwrap();
             assert_eq!(holder(&path), format!("pid {} (`{}`)", own.pid, own.name));
         }
@@ -209,7 +211,7 @@ mod tests {
             let mut held = take(&first);
             assert!(lock(&second).unwrap().is_none(), "{} beside {}", second.display(), first.display());
             assert!(holder(&second).starts_with(&format!("pid {} (`", std::process::id())));
-            // As after the end of an agent that was killed: there are the names alone.
+            // Names alone are left, as after the end of an agent that was killed.
             held.locks.all.clear();
             assert!(lock(&second).unwrap().is_none(), "{} after {}", second.display(), first.display());
             assert!(is_free(&place.join("y")));
@@ -247,7 +249,7 @@ mod tests {
         };
         let mut held = take(&path);
         assert!(exclusive(&path).is_err());
-        // As by another container, for which there are no names of this one.
+        // A lock of another container, for which there are no names of this one.
         fs::rename(&path, folder.path().join("old")).unwrap();
         fs::create_dir(&path).unwrap();
         let other = exclusive(&path).unwrap();

@@ -100,14 +100,14 @@ fn workers(folder: &Path) -> Vec<Worker> {
         let is_near =
             name.starts_with(WORKED_IN) && (inside.starts_with(folder) || folder.starts_with(inside));
         let socket = format!("socket:[{}]", facts.split_ascii_whitespace().nth(6)?);
-        // One that was let go is still there as long as a process has the socket.
+        // A name that was let go is still there as long as a process has the socket.
         (is_near && HeldName::is_held(name)).then(|| Worker { name: name.to_owned(), socket })
     };
     String::from_utf8_lossy(&sockets).lines().filter_map(worker).collect()
 }
 
-/// Those who work in a folder, around or inside it, for people: of other tasks, whose secrets this one does not know, so that
-/// no arguments are told.
+/// Names the tasks that work in a folder, around or inside it, for people. Arguments are left out: their
+/// secrets are not known to this task, so that none could be masked.
 pub(super) fn holder(ways: &[PathBuf]) -> String {
     let told = |process: &proc::Stat| format!("pid {} (`{}`)", process.pid, process.name);
     let tell = |worker: Worker| {

@@ -71,14 +71,31 @@ fn open_programs(from: &Path, to: &Path) {
     open(from, to, |from, to, name| {
         let is_of_programs = PROGRAMS.iter().any(|known| name == *known) && from.is_dir();
         match is_of_programs && !from.is_symlink() {
+            true if name == PROGRAMS[0] => open_shims(from, to),
             true => open(from, to, |from, to, _| lend_file(from, to)),
             false => link(from, to),
         }
     });
 }
 
+/// A folder of shims of the job's own. They are many and mostly one text under many names: of those that follow each other
+/// one is copied, and the others are further names of the copy, as their tools make them. To create a file
+/// costs a hundred times what a name does.
+fn open_shims(from: &Path, to: &Path) {
+    let mut last = (Vec::new(), PathBuf::new());
+    open(from, to, |from, to, _| {
+        let text = fs::read(from).unwrap_or_default();
+        let is_same = text == last.0
+            && matches!((from.metadata(), last.1.metadata()), (Ok(a), Ok(b)) if a.permissions() == b.permissions());
+        if !(is_same && fs::hard_link(&last.1, to).is_ok()) {
+            lend_file(from, to);
+            last = (text, to.to_owned());
+        }
+    });
+}
+
 /// Makes a folder of the job's own, and lends each entry of `from` to it.
-fn open(from: &Path, to: &Path, lend: impl Fn(&Path, &Path, &OsStr)) {
+fn open(from: &Path, to: &Path, mut lend: impl FnMut(&Path, &Path, &OsStr)) {
     let made = fs::create_dir(to).and_then(|()| fs::set_permissions(to, from.metadata()?.permissions()));
     if made.is_err() {
         return;
@@ -180,11 +197,41 @@ pub(super) fn is_lent(person: &Path, own: &Path) -> bool {
 #[expect(clippy::unwrap_used, reason = "a test that cannot make a file should fail loudly")]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt;
 
     fn write(path: &Path, text: &str) {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn shims_of_one_text_are_names_of_one_file() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (person, own) = (folder.path().join("person"), folder.path().join("own"));
+        for (name, text) in [("a", "shim"), ("b", "shim"), ("c", "shim"), ("d", "shim"), ("x", "other")] {
+            write(&person.join(".tool/shims").join(name), text);
+            write(&person.join(".tool/bin").join(name), text);
+        }
+        fs::set_permissions(person.join(".tool/shims/d"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::create_dir(&own).unwrap();
+        lend(&person, &own);
+        let files = |folder: &str| -> usize {
+            let inode = |entry: fs::DirEntry| entry.metadata().unwrap().ino();
+            let all: BTreeSet<u64> =
+                fs::read_dir(own.join(folder)).unwrap().map(|e| inode(e.unwrap())).collect();
+            all.len()
+        };
+        // The files come in any order: the two that differ part the others at most.
+        assert!((3..=5).contains(&files(".tool/shims")), "{}", files(".tool/shims"));
+        assert_eq!(files(".tool/bin"), 5);
+        for name in ["a", "b", "c", "d", "x"] {
+            let (own, person) = (own.join(".tool/shims").join(name), person.join(".tool/shims").join(name));
+            let (a, b) = (own.metadata().unwrap(), person.metadata().unwrap());
+            assert_eq!((a.mode(), fs::read(&own).unwrap()), (b.mode(), fs::read(&person).unwrap()), "{name}");
+            assert_ne!(a.ino(), b.ino(), "what a job writes is its own");
+        }
     }
 
     #[test]
@@ -232,7 +279,7 @@ mod tests {
             assert!(is_persons(&person, &own, Path::new(path)), "{path}");
             fs::write(own.join(path), "job").unwrap();
         }
-        // It is repeated, and replaces nothing.
+        // Lending is repeated, and replaces nothing.
         lend(&person, &own);
         for path in private {
             assert_eq!(fs::read_to_string(person.join(path)).unwrap(), "person", "{path}");

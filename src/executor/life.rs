@@ -47,7 +47,7 @@ pub enum Phase {
     Fenced,
     /// The steps have ended; events, output and the end are on their way.
     Delivering,
-    /// Nothing more is said.
+    /// The agent sends nothing more.
     Over,
 }
 
@@ -176,7 +176,7 @@ impl Life {
         }
     }
 
-    /// Everything is said, or given up.
+    /// The outcome is reported, or given up.
     pub fn over(&mut self) {
         self.phase = Phase::Over;
     }
@@ -389,7 +389,7 @@ mod tests {
             let (mut acknowledged, mut stopped, mut heard, mut asked) = (false, false, false, false);
             for event in story {
                 let mut answer = |plane: &mut Plane, life: &mut Life, back: bool| {
-                    // It ends by the clock whatever arrives later.
+                    // The task ends by the clock whatever arrives later.
                     if plane.begun && plane.answered.is_some_and(|at| now >= at + LEASE + LIMITS.budget) {
                         plane.ended.get_or_insert(now);
                     }

@@ -1,6 +1,6 @@
-//! One task from start to finish: the task agent, `runlet task`.
+//! The task agent, `runlet task`, which takes a task from start to finish.
 //!
-//! It reads one [`TaskInput`] on standard input, runs the steps in order, streams their output and
+//! The agent reads a [`TaskInput`] on standard input, runs the steps in order, streams their output and
 //! reports to the control plane by itself. The machine runner starts it and only waits. Nothing here
 //! knows of claims or settings.
 
@@ -45,7 +45,7 @@ use begin::Beginning;
 use child::TaskMessage;
 use control::Control;
 use host::TaskHost;
-use mounts::MountTable;
+use mounts::Mount;
 use output::forms::Forms;
 use output::report::{Reporter, Wish};
 use output::secrets::Secrets;
@@ -85,7 +85,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     crate::system::keep_memory_private();
     std::panic::set_hook(Box::new(|panic| {
         eprintln!("{panic}");
-        // Its text may quote what the job has given.
+        // The text of the panic may quote what the job has given.
         begin::say(Said::Words, panic.location().map(|place| format!("it panicked at {place}")).as_deref());
     }));
     let wrong = |why| Failure { code: exit::USAGE, message: why };
@@ -138,12 +138,11 @@ fn run(input: TaskInput) -> Outcome {
     if input.rest {
         return Ok(deliver_rest(&input, &reporter));
     }
-    let mounts = MountTable::open();
     let folders = scratch::create(&input, FolderKind::Private).and_then(|private| {
         match scratch::create(&input, FolderKind::Spool) {
             Ok(spool) => Ok((private, spool)),
             Err(why) => {
-                scratch::remove(&private, Some(&mounts));
+                scratch::remove(&private, None);
                 Err(why)
             }
         }
@@ -178,6 +177,8 @@ fn run(input: TaskInput) -> Outcome {
         }
         task.host.clean_up(&task.input);
     }
+    // Steps are over: one look at the mounts serves for what is removed now.
+    let mounts = mounts::all();
     scratch::remove_private(&task.input.task.id, &task.host.private.path, &mounts);
     leave(&task.records.reporter, &task.records.spool, matches!(beginning, Beginning::Begun), Some(&mounts));
     Ok(code)
@@ -198,10 +199,10 @@ fn deliver_rest(input: &TaskInput, reporter: &Reporter) -> u8 {
 }
 
 /// Removes a spool, unless there is something in it that counts and was not sent.
-fn leave(reporter: &Reporter, spool: &Path, counts: bool, since: Option<&MountTable>) -> bool {
+fn leave(reporter: &Reporter, spool: &Path, counts: bool, mounts: Option<&[Mount]>) -> bool {
     let is_sent = !counts || reporter.is_sent();
     if is_sent {
-        scratch::remove(spool, since);
+        scratch::remove(spool, mounts);
     } else {
         ::log::error!("what the task has said could not be sent and stays in `{}`", spool.display());
     }

@@ -1,50 +1,12 @@
-//! The mounts of this system: what was mounted since, and the ways that lead to one folder.
+//! The mounts of this system, and the ways that lead to one folder.
+//!
+//! The kernel tells when something is mounted or taken off, but not when a folder with a mount in it is moved: before
+//! anything is removed the mounts are read, however long their table is.
 
-use crate::system::os::{self, MetadataExt, OsStringExt};
-use std::cell::Cell;
+use crate::system::os::{MetadataExt, OsStringExt};
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::path::{Path, PathBuf};
-
-/// The mounts of this system, opened at some time. They may be thousands, of others: as long as the kernel says that they
-/// are the same nobody has to read them again.
-#[derive(Debug)]
-pub(super) struct MountTable {
-    file: Option<File>,
-    /// The kernel says it once.
-    is_changed: Cell<bool>,
-}
-
-impl MountTable {
-    pub(super) fn open() -> Self {
-        Self { file: os::mount_table(), is_changed: Cell::new(false) }
-    }
-
-    /// Whether nothing was mounted, or taken off, since it was opened.
-    pub(super) fn is_unchanged(&self) -> bool {
-        let Some(file) = self.file.as_ref().filter(|_| !self.is_changed.get()) else { return false };
-        self.is_changed.set(os::are_mounts_changed(file));
-        !self.is_changed.get()
-    }
-
-    /// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
-    pub(super) fn read(&self, folder: &Path) -> Vec<Mount> {
-        let (mut found, mut text) = (Vec::new(), Vec::new());
-        // Where it cannot be read there is none.
-        let _ = self.file.as_ref().map(|mut file| file.read_to_end(&mut text));
-        // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
-        for line in text.split(|byte| *byte == b'\n') {
-            let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
-            let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
-            if place.starts_with(folder) || folder.starts_with(&place) {
-                let root = unescaped(words[3]);
-                found.push(Mount { place, root, facts: words[..3].join(&b' '), number: None });
-            }
-        }
-        found
-    }
-}
 
 /// A mount point.
 #[derive(Clone, Debug)]
@@ -84,9 +46,9 @@ pub(super) fn number(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// The ways to a folder: its path, which has no links, and those through other mounts of what it is in. A bind mount of a
-/// folder inside the one of another task leads around neither of them, and back to both.
-pub(super) fn ways(folder: &Path) -> Vec<PathBuf> {
-    ways_by(folder, &mounts(Path::new("/")), |folder| number(folder).or_else(|| number(folder.parent()?)))
+/// folder inside the one of another task leads around neither of them, and back to both. `mounts`: all of them.
+pub(super) fn ways(folder: &Path, mounts: &[Mount]) -> Vec<PathBuf> {
+    ways_by(folder, mounts, |folder| number(folder).or_else(|| number(folder.parent()?)))
 }
 
 fn ways_by(folder: &Path, mounts: &[Mount], number: impl Fn(&Path) -> Option<(u64, u64)>) -> Vec<PathBuf> {
@@ -99,7 +61,7 @@ fn ways_by(folder: &Path, mounts: &[Mount], number: impl Fn(&Path) -> Option<(u6
     for mount in mounts.iter().filter(|mount| mount.device() == own.device()) {
         let Ok(rest) = inside.strip_prefix(&mount.root) else { continue };
         let way = mount.place.join(rest);
-        // Something else may be mounted over it; and one inside of the folder itself has it among those above.
+        // Another mount may cover this way; one inside of the folder is found by the mounts above it.
         if !way.starts_with(folder) && number(&way).is_some_and(|found| Some(found) == number(folder)) {
             ways.push(way);
         }
@@ -107,9 +69,26 @@ fn ways_by(folder: &Path, mounts: &[Mount], number: impl Fn(&Path) -> Option<(u6
     ways
 }
 
-/// The mount points in a folder, and those above it, as they are now.
+/// The mount points in a folder, and those above it, in the order that they were mounted in. The path has no links.
 pub(super) fn mounts(folder: &Path) -> Vec<Mount> {
-    MountTable::open().read(folder)
+    let mut found = Vec::new();
+    // A table that cannot be read counts as empty.
+    let text = fs::read("/proc/self/mountinfo").unwrap_or_default();
+    // `36 35 98:0 /in/it /place rw,noatime master:1 - ext3 /dev/sda1 rw`
+    for line in text.split(|byte| *byte == b'\n') {
+        let words = Vec::from_iter(line.splitn(6, |byte| *byte == b' '));
+        let Some(place) = words.get(4).map(|word| unescaped(word)) else { continue };
+        if place.starts_with(folder) || folder.starts_with(&place) {
+            let root = unescaped(words[3]);
+            found.push(Mount { place, root, facts: words[..3].join(&b' '), number: None });
+        }
+    }
+    found
+}
+
+/// All mount points.
+pub(super) fn all() -> Vec<Mount> {
+    mounts(Path::new("/"))
 }
 
 /// `\040` is a space.
@@ -177,7 +156,7 @@ mod tests {
         ];
         let table = table.map(mount);
         let ways = |folder: &str| {
-            // What is mounted over a way leads elsewhere.
+            // The way `/over` leads elsewhere, as if something were mounted over it.
             ways_by(Path::new(folder), &table, |path| Some((8, u64::from(path.starts_with("/over")))))
         };
         let found = |all: &[&str]| Vec::from_iter(all.iter().map(PathBuf::from));

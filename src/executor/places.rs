@@ -24,7 +24,7 @@ pub(super) const CAN_CONFINE: bool = cfg!(feature = "server");
 pub struct Places {
     /// Working directory of the job, absolute.
     pub directory: PathBuf,
-    /// The same as steps are told (`CIRCLE_WORKING_DIRECTORY`): as the config writes it, where that leads there.
+    /// Value of `CIRCLE_WORKING_DIRECTORY`: the directory as the config writes it, if that leads there.
     pub told: String,
     /// Home of the job, as steps are told (`HOME`).
     pub home: PathBuf,
@@ -209,7 +209,7 @@ fn at_home<'p>(path: &'p str, home: &Path) -> Cow<'p, str> {
     }
 }
 
-/// As [`Places::of`], for a job that is not confined.
+/// Resolves the working directory of a job that is not confined.
 fn resolve(path: &str, base: &Path, home: &Path) -> PathBuf {
     match path.strip_prefix('~') {
         Some("") => home.to_owned(),
@@ -248,7 +248,7 @@ pub(super) fn real(path: &Path) -> PathBuf {
     match (path.canonicalize(), path.parent(), path.file_name()) {
         (Ok(found), ..) => found,
         (Err(_), Some(parent), Some(name)) => real(parent).join(name),
-        // It ends in `..`, or there is not even a root: nothing that is inside of anything.
+        // The path ends in `..`, or there is not even a root: nothing that is inside of anything.
         (Err(_), ..) => PathBuf::new(),
     }
 }

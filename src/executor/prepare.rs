@@ -1,5 +1,5 @@
-//! Everything that a host needs for a task, looked at before the task begins: its folder, made and locked; a
-//! shell; a spool that takes bytes. What is missing gives the task back, so that another host may have it.
+//! Preparation of a task on its host before it begins: its folder, made and locked; a shell; a spool that
+//! takes bytes. A host that lacks one of them gives the task back, so that another host may have it.
 
 use super::cleanup::Before;
 use super::control::Control;
@@ -25,7 +25,7 @@ const FOLDER_LOOK: Duration = Duration::from_millis(200);
 /// Why a task cannot begin here.
 #[derive(Debug)]
 pub(super) enum NotReady {
-    /// This host lacks something; a sentence for people that says what to do.
+    /// The host lacks something; a sentence for people that says what to do.
     Host(String),
     /// The task was stopped meanwhile.
     Stopped(StopReason),

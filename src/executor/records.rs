@@ -26,7 +26,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// None yet.
+    /// Makes the records of a task, none of them opened yet.
     pub(super) fn new(reporter: Reporter, secrets: Secrets, spool: PathBuf, most_output: u64) -> Self {
         Self { reporter, secrets, spool, names: StoredNames::default(), most_output, next: 0 }
     }

@@ -2,7 +2,7 @@
 //! not empty.
 
 use super::cleanup;
-use super::mounts::MountTable;
+use super::mounts::Mount;
 use super::places::home;
 use crate::protocol::TaskId;
 use crate::protocol::task_input::TaskInput;
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub enum FolderKind {
     /// Files that its steps and the agent need while it runs.
     Private,
-    /// Its output until the control plane has it.
+    /// Output of the steps until the control plane has it.
     Spool,
 }
 
@@ -128,8 +128,8 @@ pub fn remove_left_behind(task: &TaskId, working_directory: Option<&Path>, spool
     }
 }
 
-/// Removes the folders of a task that hold what nobody else may see, made since the mounts were opened.
-pub(super) fn remove_private(task: &TaskId, private: &Path, mounts: &MountTable) {
+/// Removes the folders of a task that hold what nobody else may see. `mounts`: all that there are.
+pub(super) fn remove_private(task: &TaskId, private: &Path, mounts: &[Mount]) {
     remove(private, Some(mounts));
     remove_ssh_folder(task, Some(mounts));
 }
@@ -139,17 +139,17 @@ pub(super) fn ssh_folder(task: &TaskId) -> PathBuf {
     home().join(".ssh").join(name_of(task, FolderKind::Private))
 }
 
-fn remove_ssh_folder(task: &TaskId, since: Option<&MountTable>) {
+fn remove_ssh_folder(task: &TaskId, mounts: Option<&[Mount]>) {
     let folder = ssh_folder(task);
     if folder.is_dir() {
-        remove(&folder, since);
+        remove(&folder, mounts);
     }
 }
 
-/// Removes a folder of a task, made since the mounts were opened, if they were.
-pub(super) fn remove(folder: &Path, since: Option<&MountTable>) {
+/// Removes a folder of a task. `mounts`: all that there are, where they were read.
+pub(super) fn remove(folder: &Path, mounts: Option<&[Mount]>) {
     // Anything that is mounted there was mounted by the job.
-    if let Err(error) = cleanup::remove_with_mounts(folder, since) {
+    if let Err(error) = cleanup::remove_with_mounts(folder, mounts) {
         ::log::warn!("failed to remove `{}`: {error}", folder.display());
     }
 }

@@ -1,4 +1,4 @@
-//! One task: its steps in order, what each end means for the next, and the end of everything.
+//! A task: its steps in order, what each end means for the next, and the end of everything.
 //!
 //! One thread runs this; children, heartbeat and signals speak to it through one channel.
 
@@ -221,7 +221,7 @@ impl TaskRun {
         self.records.finished(self.records.newest(), &end);
     }
 
-    /// Nothing survives a task.
+    /// Ends the processes that steps have left behind: none survives a task.
     fn end_leftovers(&mut self) {
         if !process::has_descendants() {
             return;

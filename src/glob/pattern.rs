@@ -29,9 +29,9 @@ pub(super) type Alternatives = Vec<Alternative>;
 /// A pattern without braces.
 #[derive(Debug)]
 pub(super) struct Alternative {
-    /// It begins with a slash.
+    /// Whether the pattern begins with a slash.
     pub(super) absolute: bool,
-    /// It ends with a slash.
+    /// Whether the pattern ends with a slash.
     pub(super) folder: bool,
     /// Parts between its slashes.
     pub(super) parts: Vec<ComponentPattern>,
@@ -283,7 +283,7 @@ impl Glob {
         if hidden && !matches!(self.0.first(), Some(Token::Char('.'))) {
             return false;
         }
-        // One star is open at a time: what a later one cannot match, an earlier one could not either.
+        // A single star is open at a time: what a later one cannot match, an earlier one could not either.
         let tokens = self.0.as_slice();
         let (mut at, mut rest) = (0, name.chars());
         let mut open: Option<(usize, std::str::Chars<'_>)> = None;

@@ -128,7 +128,7 @@ impl Caller {
             .allow_non_standard_methods(true)
             .build();
         let answer = agent.run(request).map_err(|error| {
-            // What an address is by its name it is the next time as well.
+            // A name with a forbidden address has it the next time as well: no second try.
             if let ureq::Error::Other(inner) = &error
                 && let Some(forbidden) = inner.downcast_ref::<connector::Forbidden>()
             {
@@ -212,7 +212,7 @@ pub fn is_public(address: IpAddr) -> bool {
                 || a >= 240
                 || a == 100 && (64..128).contains(&b)
                 || a == 192 && b == 0 && v4.octets()[2] == 0
-                // What once led to addresses of version 6.
+                // Anycast addresses of 6to4 relays, which once led to version 6.
                 || a == 192 && b == 88 && v4.octets()[2] == 99
                 || a == 198 && (18..20).contains(&b))
         }

@@ -1,4 +1,4 @@
-//! One call to the control plane: its answer within bounds, no retry by itself.
+//! A client of the control plane: each call is made once, with an answer within bounds.
 
 use super::endpoint::{ALLOW_PLAINTEXT, Endpoint, check_url};
 use super::error::Error;
@@ -23,7 +23,7 @@ const MOST_IDLE: usize = 2;
 
 /// Per connection and direction. Large enough to fill TLS records, small enough for a parked runner.
 const BUFFER_BYTES: usize = 16 * 1024;
-/// The same of what a task sends: each turn of the buffer is two calls of the system and wakes the other side.
+/// Buffer for the output of a task: each turn of it is two calls of the system and wakes the other side.
 const OUTPUT_BYTES: usize = 128 * 1024;
 
 /// A client of one control plane. Cheap to share between threads.
@@ -83,7 +83,7 @@ pub struct Response {
 pub enum TaskNews {
     /// Somebody cancelled it.
     Cancel,
-    /// It has ended there, and this call was taken all the same.
+    /// The task has ended there, and this call was taken all the same.
     Ended,
 }
 
@@ -138,13 +138,13 @@ impl Client {
         &self.agent
     }
 
-    /// As [`Client::new`], for the calls of the runner protocol: an answer that does not carry the protocol's
-    /// header is [`Error::Foreign`], whatever its status.
+    /// Makes a client for the calls of the runner protocol: an answer without the protocol's header is
+    /// [`Error::Foreign`], whatever its status.
     pub fn of_runner(endpoint: &Endpoint) -> Result<Self, Error> {
         Ok(Self { strict: true, ..Self::new(endpoint)? })
     }
 
-    /// The same with connections that give the system many bytes at a time, for one that sends a lot. Siblings do not.
+    /// The client with larger buffers, for many bytes at a time. Its siblings have small ones.
     pub fn of_output(self) -> Result<Self, Error> {
         let agent = agent(self.tls.clone(), self.proxy.as_ref(), self.connections, OUTPUT_BYTES)?;
         Ok(Self { agent, ..self })
@@ -216,7 +216,7 @@ impl Client {
         })?;
         let status = answer.status().as_u16();
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok());
-        // What others have written is shown to people.
+        // The other side has written the header, and people read it: no control characters, 200 at most.
         let shown = |text: &str| text.chars().filter(|c| !c.is_control()).take(200).collect::<String>();
         let location = header("location").filter(|_| matches!(status, 300..=399)).map(shown);
         // A control plane redirects no runner, whatever the header says.
@@ -426,7 +426,7 @@ mod tests {
         assert!(!client.send(&request).unwrap_err().may_be_heard());
     }
 
-    /// This answer, as a runner takes it.
+    /// The answer with this head, as a runner takes it.
     fn answered(head: &str) -> Result<Response, Error> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());

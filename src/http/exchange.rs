@@ -1,4 +1,4 @@
-//! One call to a server that is no control plane: any status is an answer, and the body comes as it arrives.
+//! A call to a server that is no control plane: any status is an answer, and the body comes as it arrives.
 
 use super::client::Client;
 use super::endpoint::Endpoint;
@@ -43,7 +43,7 @@ impl Client {
         Self::with_parts(endpoint, Some(trust), None, connections)
     }
 
-    /// As [`Client::of_runner`], for a runner that makes many calls at once: so many connections wait for use.
+    /// A client of the runner protocol for many calls at once: up to `connections` wait for use.
     pub fn of_busy_runner(endpoint: &Endpoint, connections: usize) -> Result<Self, Error> {
         Self::of_runner(endpoint)?.with_connections(connections)
     }

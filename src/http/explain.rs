@@ -67,7 +67,7 @@ impl fmt::Display for Peer<'_> {
     }
 }
 
-/// One line: the cause, and after a semicolon what to do when that is known.
+/// Says in one line the cause, and after a semicolon what to do when that is known.
 pub(super) fn transport(error: &ureq::Error, way: &Way<'_>) -> String {
     let (far, proxy) = (way.far(), way.proxy);
     // The socket leads to the proxy, where there is one.
@@ -212,7 +212,7 @@ pub(super) fn tls(error: &rustls::Error, peer: Peer<'_>, presents: bool) -> Stri
                 format!("{peer} does not speak TLS there; check scheme and port of the address")
             }
         },
-        // None is ever presented to those.
+        // A certificate of the client is never presented to a service.
         #[cfg(feature = "server")]
         AlertReceived(alert) if matches!(peer, Peer::Service(_)) => {
             format!("{peer} refused the TLS connection ({alert:?})")

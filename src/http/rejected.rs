@@ -20,9 +20,9 @@ pub(super) struct Rejected {
 /// Fault of a certificate.
 #[derive(Debug)]
 pub(super) enum CertificateFault {
-    /// Nobody trusted vouches for it.
+    /// No trusted issuer vouches for the certificate.
     Untrusted,
-    /// It vouches for itself, and nobody else does.
+    /// The certificate vouches for itself, and no issuer does.
     Lone,
     /// An issuer of that name is known, from this place, but with another key.
     OtherKey(&'static str),
@@ -30,9 +30,9 @@ pub(super) enum CertificateFault {
     Weak(usize),
     /// The kind of key or signature of the issuer is not known here.
     Algorithm,
-    /// It is no X.509 of version 3.
+    /// The certificate is no X.509 of version 3.
     Version,
-    /// As the library says.
+    /// Any other fault, in the words of the library.
     Other(CertificateError),
 }
 

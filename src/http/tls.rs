@@ -72,7 +72,7 @@ pub(super) fn config(endpoint: &Endpoint) -> Result<Arc<ClientConfig>, Error> {
             })?
         }
     };
-    // One control plane needs few sessions; the default sets room for 256 aside.
+    // A single control plane needs few sessions; the default sets room for 256 aside.
     config.resumption = Resumption::in_memory_sessions(4);
     Ok(Arc::new(config))
 }

@@ -63,7 +63,7 @@ fn entries(source: impl Read) -> io::Result<BTreeMap<String, String>> {
             return Err(io::Error::other(format!("its orbs have more than {MOST_BYTES} bytes")));
         }
         let mut text = String::new();
-        // One byte more than allowed, so that the compiler sees and names the limit.
+        // A byte more than allowed, so that the compiler sees and names the limit.
         (&mut archive).take(SOURCE_BYTES as u64 + 1).read_to_string(&mut text)?;
         orbs.insert(format!("{namespace}/{file}"), text);
     }

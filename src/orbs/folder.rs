@@ -109,7 +109,7 @@ impl OrbSource for OrbFolder {
 
 fn read(path: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    // One byte more than allowed, so that the compiler sees and names the limit.
+    // A byte more than allowed, so that the compiler sees and names the limit.
     std::fs::File::open(path)?.take(SOURCE_BYTES as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }

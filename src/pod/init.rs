@@ -252,7 +252,7 @@ impl Init {
         Ok(pid)
     }
 
-    /// As the user of the config, where the image has it.
+    /// Has the command run as the user that the config names, where the image has that user.
     fn switch_user(&self, command: &mut Command) {
         let Some(wanted) = &self.pod.user else { return };
         let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -271,7 +271,7 @@ impl Init {
     fn reap(&mut self, child: Option<Pid>) -> Option<End> {
         let mut found = None;
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            // Its number may be another process's from now on.
+            // The number may be another process's from now on.
             self.entrypoint = self.entrypoint.filter(|entrypoint| *entrypoint != pid);
             if Some(pid) == child {
                 found = Some(end_of(status));
@@ -291,7 +291,7 @@ impl Init {
                     continue;
                 };
                 for pid in [Some(child), self.entrypoint].into_iter().flatten() {
-                    // It may have ended a moment ago, and is not reaped yet: the number is still its own.
+                    // A process that ended a moment ago is not reaped yet: the number is still its own.
                     let _ = kill_process(pid, signal);
                 }
             }

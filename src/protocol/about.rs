@@ -22,12 +22,12 @@ pub struct AboutAnswer {
     pub token_nickname: String,
     /// Version of the control plane.
     pub version: String,
-    /// Its clock, in milliseconds since 1970.
+    /// Clock of the control plane, in milliseconds since 1970.
     pub time_ms: u64,
     /// The runner of this class and name that asked for work last; absent where none has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen: Option<SeenRunner>,
-    /// As it came.
+    /// Padding of the request, unchanged.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub padding: String,
 }

@@ -19,7 +19,7 @@ pub struct FindCache {
 /// Answer to [`FindCache`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoundCache {
-    /// Nothing where no key fits.
+    /// Cache that was found; absent where no key fits.
     pub cache: Option<Cache>,
 }
 
@@ -83,7 +83,7 @@ pub struct Workspace {
 /// A job with layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerJob {
-    /// Its name, for people.
+    /// Name of the job, for people.
     pub name: String,
     /// Positions of those of `jobs` that had ended when it began. Any two jobs of which neither is among the
     /// other's may have run at the same time: a file that is in layers of both has no right content.

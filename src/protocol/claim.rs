@@ -26,7 +26,7 @@ pub struct ClaimRequest {
     /// `None` where the system has no such number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine_id: Option<String>,
-    /// This start of the machine. The same machine with another one has lost what it ran.
+    /// Boot id of the machine. A machine that comes with another one has lost what it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<String>,
     /// Kinds of task that this runner takes.
@@ -79,7 +79,7 @@ pub struct BeginAnswer {
     /// How many bytes of the spin-up record's output are stored; absent when it was not sent along.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spin_up_bytes: Option<u64>,
-    /// As in a heartbeat.
+    /// Someone cancelled the task, as in [`HeartbeatAnswer`].
     #[serde(default)]
     pub cancel: bool,
     /// How long the claim holds from now.
@@ -104,7 +104,7 @@ pub struct HeartbeatAnswer {
 pub struct GiveBack {
     /// Identifies the task.
     pub task_id: TaskId,
-    /// Its token once more, as the public API has it.
+    /// Token of the task once more, as the public API has it.
     pub task_token: Secret,
     /// Kind of obstacle: it decides which counter the give-back goes to.
     #[serde(default)]
@@ -140,11 +140,11 @@ pub struct GiveBackAnswer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GivenBack {
-    /// It waits for a runner again, as a further attempt.
+    /// The task waits for a runner again, as a further attempt.
     Queued,
-    /// It was given back too often and has failed.
+    /// The task was given back too often and has failed.
     Failed,
-    /// It was cancelled meanwhile and has ended so.
+    /// The task was cancelled meanwhile and has ended so.
     Canceled,
 }
 

@@ -43,7 +43,7 @@ pub struct RegistryLogin {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Words {
-    /// As one text.
+    /// All words in one text.
     Line(String),
     /// Word by word.
     List(Vec<String>),

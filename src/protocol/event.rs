@@ -3,7 +3,7 @@
 use super::limits::{EVENT_COMMAND_BYTES, EVENT_TEXT_BYTES, OUTPUT_TIMES};
 use serde::{Deserialize, Serialize};
 
-/// One event. Numbers start at 0 and have no holes; sending one again is harmless. They go to
+/// An event. Numbers start at 0 and have no holes; sending one again is harmless. Events go to
 /// `POST /api/v3/runner/tasks/{id}/events` as a JSON list; the answer is an [`EventsAnswer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskEvent {
@@ -124,7 +124,7 @@ pub enum StepStatus {
 pub struct EventsAnswer {
     /// The number that is expected next: everything below it is stored.
     pub next: u64,
-    /// As in a heartbeat.
+    /// Someone cancelled the task, as in a heartbeat.
     #[serde(default)]
     pub cancel: bool,
 }

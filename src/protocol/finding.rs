@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FindingLevel {
-    /// As it should be.
+    /// The fact is as it should be.
     Ok,
     /// Could not be looked at; the evidence says why.
     Skipped,

@@ -12,7 +12,7 @@ pub struct FinishRequest {
     pub message: Option<String>,
     /// Number of events sent in all.
     pub events: u64,
-    /// One entry for each step record.
+    /// Summaries of the step records, one for each.
     pub steps: Vec<StepSummary>,
 }
 
@@ -33,7 +33,7 @@ pub enum TaskStatus {
 }
 
 impl TaskStatus {
-    /// Its word in JSON.
+    /// Word of the status in JSON.
     pub fn word(self) -> &'static str {
         match self {
             TaskStatus::Success => "success",
@@ -62,7 +62,7 @@ pub struct StepSummary {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case", try_from = "FinishForm")]
 pub enum FinishAnswer {
-    /// Everything is there and the task has ended.
+    /// The task has ended, and no part is missing.
     Confirmed,
     /// A part is missing: send it and finish again.
     Incomplete {

@@ -11,7 +11,7 @@ pub struct Job {
     /// Interpreter of all `run` steps, as one command line; `None` is the default of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shell: Option<String>,
-    /// As written in the config (`~` kept); `None` is the runner's own setting.
+    /// Working directory as written in the config (`~` kept); `None` is the runner's own setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
     /// `environment` of the job over that of its executor, as literal values.
@@ -41,7 +41,7 @@ impl Job {
     }
 }
 
-/// One step as compiled. `step_form` reads it.
+/// A step as compiled. `step_form` reads it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Step {
     /// Title for people; never empty.
@@ -134,7 +134,7 @@ pub enum CheckoutMethod {
     Blobless,
     /// All commits with all their files.
     Full,
-    /// This many commits.
+    /// The newest commits.
     Shallow {
         /// At least 1.
         depth: u32,

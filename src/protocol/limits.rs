@@ -1,6 +1,6 @@
-//! One table of limits that both sides are compiled with. Each is below the next, so that what one call may
-//! carry never depends on another's luck; what does not fit is refused when it is made (a config when it is
-//! compiled, a claim when the task is handed out), not in the middle of a run.
+//! Limits that both sides are compiled with. Each is below the next, so that what one call may carry never
+//! depends on another's luck; what does not fit is refused when it is made (a config when it is compiled, a
+//! claim when the task is handed out), not in the middle of a run.
 
 /// Longest name, title or one-line message inside an event, in bytes. Longer ones are cut, with a mark.
 pub const EVENT_TEXT_BYTES: usize = 4 * 1024;

@@ -4,7 +4,7 @@ use super::{Job, Secret, TaskId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// One task as claimed: everything the task agent needs, in one document (at most a few MB).
+/// A task as claimed: everything the task agent needs, in one document (at most a few MB).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Task {
     /// Part of every later path.

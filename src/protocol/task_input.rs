@@ -9,7 +9,7 @@ use super::finding::Finding;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
-/// Everything the task agent needs to know.
+/// Input of the task agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TaskInput {
     /// The control plane to report to.
@@ -63,8 +63,8 @@ pub struct TaskInput {
     /// Output of a step that does not fit on the disk is dropped, rather than that the step waits.
     #[serde(default)]
     pub drop_output: bool,
-    /// Nothing is run: what another task agent of this task has left unsent is sent. Of the task only id, token and
-    /// job name count.
+    /// Only what another task agent of this task has left unsent is sent, and no step runs. Of the task only
+    /// id, token and job name count.
     #[serde(default)]
     pub rest: bool,
     /// The claimed task.
@@ -154,9 +154,9 @@ pub struct TaskEndpoint {
 /// In place of a [`TaskInput`]: a look at the host with the eyes of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probe {
-    /// As of a task.
+    /// Working directory of the runner, as in [`TaskInput`].
     pub working_directory: PathBuf,
-    /// As of a task.
+    /// Directory with the tools of the steps, as in [`TaskInput`].
     #[serde(default)]
     pub tool_directory: Option<PathBuf>,
 }
@@ -183,7 +183,7 @@ pub const PROBE_EXIT: u8 = 37;
 
 /// Exit codes of `runlet task`.
 pub mod task_exit {
-    /// Nothing is left to say: the outcome was confirmed, the task was given back, or the control plane had ended it.
+    /// The outcome was confirmed, the task was given back, or the control plane had ended it.
     pub const REPORTED: u8 = 0;
     /// The outcome could not be reported; or the task has not begun and could not be given back.
     pub const NOT_REPORTED: u8 = 75;

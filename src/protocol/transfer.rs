@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 /// Answer to `PATCH .../steps/{n}/output?offset=N` (raw bytes).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputAnswer {
-    /// Everything below this offset is stored. Lower than what was sent if a part was sent before.
+    /// End of the stored bytes. Lower than what was sent if a part was sent before.
     pub offset: u64,
-    /// Everything below this offset would survive a power cut: it need not be kept for sending it again.
+    /// End of the bytes that would survive a power cut: they need not be kept for sending again.
     #[serde(default)]
     pub durable_to: u64,
-    /// As in a heartbeat.
+    /// Someone cancelled the task, as in a heartbeat.
     #[serde(default)]
     pub cancel: bool,
 }
@@ -25,7 +25,7 @@ pub struct OutputAnswer {
 pub struct UploadAnswer {
     /// Bytes stored so far; equal to the length when the file is complete and its checksum is right.
     pub offset: u64,
-    /// As in a heartbeat.
+    /// Someone cancelled the task, as in a heartbeat.
     #[serde(default)]
     pub cancel: bool,
 }
@@ -94,7 +94,7 @@ pub struct HeldTask {
     pub id: TaskId,
     /// Allocation that the claim made.
     pub allocation: String,
-    /// Nothing more can become of it.
+    /// The task has ended.
     #[serde(default)]
     pub ended: bool,
 }

@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// One event, the `data` of a server-sent event.
+/// An event, the `data` of a server-sent event.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum WatchEvent {
@@ -28,7 +28,7 @@ pub enum WatchEvent {
         id: String,
         /// Id of the workflow.
         workflow_id: String,
-        /// As expanded in its workflow.
+        /// Name as expanded in its workflow.
         name: String,
         /// `blocked`, `queued`, `running`, `success`, `failed`, `on_hold`, ... as in API v2.
         status: String,
@@ -44,9 +44,12 @@ pub enum WatchEvent {
         /// Why it ended this way, when there is something to say.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
-        /// It has ended because no runner may take it.
+        /// The job has ended because no runner may take it.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         cannot_run: bool,
+        /// The message says how it runs, and not why it ended.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_remark: bool,
     },
     /// A step record appeared or changed.
     Step {

@@ -40,15 +40,15 @@ pub(super) struct Copied {
 /// The reason why a backup was not made, or not brought back.
 #[derive(Debug)]
 pub(super) enum BackupError {
-    /// This folder holds no database to copy.
+    /// The source folder holds no database to copy.
     NoSource(PathBuf),
-    /// This folder is neither empty nor a backup.
+    /// The target folder is neither empty nor a backup.
     NotABackup(PathBuf),
-    /// This folder holds a data base already.
+    /// The target folder holds a database already.
     NotEmpty(PathBuf),
-    /// One folder lies in the other.
+    /// The folders lie one in the other.
     Nested(PathBuf, PathBuf),
-    /// This folder cannot be used.
+    /// The folder cannot be used.
     Folder(FolderError),
     /// The database of this folder cannot be copied or read.
     Store(PathBuf, StoreError),

@@ -216,7 +216,7 @@ fn unnamed(
         })
         .map_err(Unread::Blobs)?;
     if !left.is_empty() {
-        // One may have been named since, by a control plane that runs beside this.
+        // An upload may have been named since, by a control plane that runs beside this.
         let named = copy::at_one_moment(view, inspect::named).map_err(Unread::Store)?;
         let named: HashSet<String> = named.into_iter().map(|named| named.sha256).collect();
         for sha256 in left.iter().filter(|sha256| !named.contains(*sha256)) {

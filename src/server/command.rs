@@ -78,7 +78,7 @@ pub fn command(args: Vec<OsString>) -> Outcome {
     }
     service::tell(&format!("READY=1\nSTATUS=listening on {}", running.url));
     running.report_progress();
-    // One iterator for all signals: a second would lose those that the first has read.
+    // A single iterator for all signals: a second would lose those that the first has read.
     for _ in signals.forever().take_while(|signal| *signal == SIGHUP) {
         running.read_certificate_again();
     }

@@ -120,7 +120,7 @@ pub enum NeverCame {
 /// An artifact of a job.
 #[derive(Clone, Debug)]
 pub struct StoredArtifact {
-    /// Its name: relative, with `/` between parts.
+    /// Name of the artifact: relative, with `/` between parts.
     pub path: String,
     /// Address that it is fetched from.
     pub url: String,

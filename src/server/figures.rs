@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Upper ends of the classes for calls, in milliseconds.
 const CALL_ENDS: &[u64] = &[5, 20, 50, 100, 500, 2000, 10_000, 60_000];
-/// The same for tasks, which wait and run for seconds or for hours.
+/// Upper ends of the classes for tasks, in milliseconds: these wait and run for seconds or for hours.
 const TASK_ENDS: &[u64] =
     &[1000, 5000, 15_000, 30_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 18_000_000];
 
@@ -74,7 +74,7 @@ impl Figures {
 #[derive(Debug)]
 pub struct Histogram {
     ends: &'static [u64],
-    /// One more than there are ends.
+    /// Counts by class; one more than `ends`, for times beyond the last.
     counts: Vec<AtomicU64>,
     sum_ms: AtomicU64,
 }

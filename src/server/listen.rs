@@ -19,7 +19,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,7 +30,7 @@ use tower::ServiceExt;
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A client that has shown no token is dropped when it makes no call, or does not get its head across, for so long.
 const QUIET_OF_UNKNOWN: Duration = Duration::from_secs(10);
-/// The same for one that has: longer than proxies and our own client keep a connection that they do not use.
+/// A client that has shown a token is dropped later than proxies and our client leave an idle connection.
 const QUIET: Duration = Duration::from_secs(75);
 /// Pause between two looks at a quiet connection.
 const LOOK: Duration = Duration::from_secs(1);
@@ -65,25 +65,29 @@ struct Serving {
     proxies: Arc<Proxies>,
 }
 
-/// Everything that is served.
+/// Routes to all that is served.
 #[derive(Clone)]
 struct Routers {
     /// Routes for programs: the API and the calls of runners.
     api: axum::Router,
-    /// Pages, for people.
-    web: axum::Router,
+    /// Pages, for people. Made for the first of them: a control plane inside another program has none.
+    web: Arc<OnceLock<axum::Router>>,
+    state: Shared,
 }
 
 impl Routers {
     fn new(state: Shared) -> Self {
-        Self { api: crate::server::api::router(state.clone()), web: crate::server::web::router(state) }
+        Self { api: crate::server::api::router(state.clone()), web: Arc::default(), state }
     }
 
     /// The router of a path. Which one it is is said by the path as it came: what a page finds in its path does not reach the
     /// API.
     fn of(&self, path: &str) -> axum::Router {
         let is_api = path.starts_with("/api/") || ["/api", "/live", "/ready", "/metrics"].contains(&path);
-        if is_api { self.api.clone() } else { self.web.clone() }
+        if is_api {
+            return self.api.clone();
+        }
+        self.web.get_or_init(|| crate::server::web::router(self.state.clone())).clone()
     }
 }
 

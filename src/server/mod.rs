@@ -39,6 +39,3 @@ pub use embedded::{MOST_VARIABLES, NeverCame, Preview, SetError, StoredArtifact,
 pub use live::watch::Notification;
 pub use pipelines::types::Error as NotTriggered;
 pub use run::{KeepError, Running, ServerOptions, StartError, WatchEnded, Watcher, start};
-
-/// Beginning of the message of a job that runs on this host instead of where it wants to.
-pub const RUNS_HERE: &str = engine::placement::RUNS_HERE;

@@ -72,6 +72,8 @@ pub struct ServerOptions {
     pub webhook_hosts: Vec<String>,
     /// Wait for the disk at each commit.
     pub durable: bool,
+    /// Threads for calls; as many as there are processors unless given.
+    pub threads: Option<usize>,
     /// The data folder is that of a backup: what has not ended is held until an administrator decides.
     pub is_restored: bool,
 }
@@ -97,6 +99,7 @@ impl ServerOptions {
             log_format: crate::logging::Format::Text,
             webhook_hosts: Vec::new(),
             durable: true,
+            threads: None,
             is_restored: false,
         }
     }
@@ -178,8 +181,11 @@ pub fn start(options: ServerOptions) -> Result<Running, StartError> {
     }
     let tls = options.tls.as_ref().map(|(chain, key)| Certificate::read(chain, key)).transpose();
     let tls = tls.map_err(StartError::Certificate)?.map(Arc::new);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(StartError::Threads)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = options.threads {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build().map_err(StartError::Threads)?;
     let not_heard = |error| StartError::Listen(options.listen, error);
     let socket = runtime.block_on(tokio::net::TcpListener::bind(options.listen)).map_err(not_heard)?;
     let address = socket.local_addr().map_err(not_heard)?;
@@ -297,7 +303,7 @@ impl Running {
                 budget_ms: None,
                 unsafe_retries: false,
             };
-            // One that exists already serves as well.
+            // A class that exists already serves as well.
             classes::add_class(tx, &class, now)?;
             let token = ClassTokenRow { id: ClassTokenId::fresh(), nickname, created_at: now };
             classes::add_token(tx, &class.name, &token, &token_hash(&secret))?;

@@ -169,10 +169,10 @@ pub struct Routing {
 /// Treatment of jobs that run elsewhere only: in containers, on Macs or machines of the hosted service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Elsewhere {
-    /// They fail when their turn comes: a workflow that skipped its tests is no success.
+    /// Jobs fail when their turn comes: a workflow that skipped its tests is no success.
     #[default]
     Fail,
-    /// Such jobs and those that require them are not run; a job in a container is one, whatever its class.
+    /// Jobs are not run, nor those that require them; a job in a container counts, whatever its class.
     Skip,
     /// Their steps run on the host of a machine runner.
     OnHost,

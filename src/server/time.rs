@@ -21,12 +21,12 @@ impl Millis {
         Self(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
     }
 
-    /// This much later.
+    /// The time that is so much later.
     pub fn plus(self, time: Duration) -> Self {
         Self(self.0.saturating_add(time.as_millis() as u64))
     }
 
-    /// This much earlier, not before 1970.
+    /// The time that is so much earlier, not before 1970.
     pub fn minus(self, time: Duration) -> Self {
         Self(self.0.saturating_sub(time.as_millis() as u64))
     }

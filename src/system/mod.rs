@@ -1,7 +1,8 @@
 //! Small facts about the system that every room may use: time, faults of the host, locks, processes, signals, threads,
-//! probes, the service manager, the shell, files for git, mistyped words, hexadecimal.
+//! probes, the service manager, the shell, files for git, mistyped words, encodings, hexadecimal.
 
 pub mod clock;
+pub mod codepages;
 pub mod command;
 pub mod fault;
 pub mod git_files;

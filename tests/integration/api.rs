@@ -166,9 +166,14 @@ fn version_2_reads_what_ran() {
         (&json!("failure"), &json!("why"), &json!("c"))
     );
 
-    let approved = server
-        .post(&format!("/api/v2/workflow/{workflow}/approve/{}", gate["id"].as_str().unwrap()), &json!({}));
+    let approve = |job: &str| server.post(&format!("/api/v2/workflow/{workflow}/approve/{job}"), &json!({}));
+    let gate = gate["id"].as_str().unwrap();
+    let approved = approve(gate);
     assert_eq!((approved.status, approved.json()), (202, json!({ "message": "Accepted." })));
+    let again = approve(gate);
+    let why = format!("the approval `{gate}` was given before");
+    assert_eq!((again.status, &again.json()["message"]), (409, &json!(why)));
+    assert_eq!(approve("11111111-2222-4333-8444-555555555555").status, 404);
     server.ended(&pipeline);
     assert_eq!(server.get(&format!("/api/v2/workflow/{workflow}")).json()["status"], "failed");
 }

@@ -53,7 +53,7 @@ fn no_step_runs_before_the_beginning_is_acknowledged() {
     assert_eq!(server.wait_finished("b-1")["status"], "success");
     assert_eq!(runner.wait(), Some(0));
     assert!(ran.exists());
-    // This control plane does not know that it went along with the beginning.
+    // The spin-up output is sent again: this control plane does not know that it came along before.
     let spin_up = server.output("b-1", 0);
     assert!(spin_up.contains("working directory: "));
     assert_eq!(asked["spin_up"], spin_up);
@@ -151,7 +151,7 @@ fn a_working_directory_is_waited_for_and_given_up_with_the_name_of_its_holder() 
         message.contains("is in use by the task of ") && message.contains("runner.working_directory"),
         "{message}"
     );
-    // It is no task agent, whose pid would be told.
+    // The holder is no task agent, whose pid would be told.
     assert!(message.contains("the task of another process"), "{message}");
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(count(&server, "/begin"), 0);
@@ -173,7 +173,7 @@ fn a_task_waits_for_one_that_works_around_its_directory_and_makes_nothing_there(
     let back = server.wait_for("/unclaim").json();
     let message = back["message"].as_str().unwrap();
     assert!(message.contains("or one around or inside it, is in use by the task of "), "{message}");
-    // It is no task agent, whose pid would be told.
+    // The holder is no task agent, whose pid would be told.
     assert!(message.contains("the task of another process"), "{message}");
     assert_eq!(runner.wait(), Some(0));
     assert_eq!((count(&server, "/begin"), fs::read_dir(&outer).unwrap().count()), (0, 0));
@@ -272,7 +272,7 @@ fn a_prefix_that_never_starts_the_task_agent_and_ends_well_has_done_no_task() {
     let log = runner.log();
     assert!(log.contains("pausing for 1s") && !log.contains("task done"), "{log}");
     assert_eq!(count(&server, "/lost"), 0, "{log}");
-    // One whose task agent is only not heard has done its task.
+    // A runner whose task agent is only not heard has done its task.
     let server = ControlPlane::start();
     server.offer(&task_of("b-14", &["echo done"]));
     let mut runner =
@@ -293,7 +293,7 @@ fn a_task_whose_token_is_not_taken_any_more_is_stopped_and_reported_lost() {
     assert!(server.wait_for("/tasks/b-9/lost").json()["message"].as_str().is_some());
     assert_eq!(runner.wait(), Some(0));
     assert!(!runner.log().contains("task done"), "{}", runner.log());
-    // One that may not even begin goes back by the same word.
+    // A task that may not even begin goes back by the same word.
     let server = ControlPlane::start();
     server.answer("/begin", 401, r#"{"message":"the token is not known"}"#);
     server.offer(&task_of("b-10", &["echo never"]));
@@ -353,7 +353,7 @@ fn a_task_that_ended_without_its_agent_is_stopped_and_delivered() {
     assert!(server.output("f-2", 1).contains("\ncleaned\n"), "{}", server.output("f-2", 1));
     let events = server.events("f-2");
     assert_eq!(events.last().unwrap()["status"], "not_run", "{events:?}");
-    // Its end is said all the same: that confirms that nothing runs any more.
+    // The end is reported all the same: that confirms that nothing runs any more.
     assert_eq!(count(&server, "/tasks/f-2/finish"), 1);
     assert_eq!(count(&server, "/lost"), 0);
 }
@@ -481,7 +481,7 @@ fn a_claim_that_is_too_long_is_not_asked_for_again() {
     assert_eq!(why["allocation"], "al-1");
     let message = why["message"].as_str().unwrap_or_default();
     assert!(message.contains(&format!("longer than the {CLAIM_BYTES} bytes")), "{message}");
-    // It pauses, and one request to stop ends it.
+    // The runner pauses, and one request to stop ends it.
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     assert_eq!(server.claims(), 1);

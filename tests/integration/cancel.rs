@@ -68,7 +68,7 @@ fn a_cancelled_task_ends_although_its_agent_has_died_and_the_output_that_it_left
 
 #[test]
 fn a_cancelled_task_ends_although_its_finish_hangs() {
-    // What says that the steps have stopped may be lost, too; or the task ends otherwise, and its fence waits for that word.
+    // The report that the steps have stopped may be lost, too; and the fence of a task may wait for it.
     for (id, is_lost, is_cancelled) in [("f-1", false, true), ("f-2", true, true), ("f-3", false, false)] {
         let server = ControlPlane::start();
         server.swallow("/finish");
@@ -86,7 +86,7 @@ fn a_cancelled_task_ends_although_its_finish_hangs() {
         }
         server.wait_for(&format!("/tasks/{id}/stopped"));
         server.release("/stopped");
-        // Its agent waits for nothing more: the finish is still without an answer.
+        // The agent waits for nothing more: the finish is still without an answer.
         assert_eq!(runner.wait(), Some(0), "{}", runner.log());
         assert_eq!(server.output(id, 1), "done\n");
         assert!(runner.log().contains("outcome="), "{}", runner.log());

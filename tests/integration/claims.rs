@@ -289,7 +289,7 @@ fn a_held_heartbeat_renews_the_lease_when_it_comes_and_when_it_goes() {
         }
         let came = lease_of(&server, &task);
         move_lease(&server, &task, -30_000);
-        // Nothing is renewed by the cancel itself.
+        // A cancel by itself renews no lease.
         cancel(&server, &pipeline);
         let (status, _, answer) = held.join().unwrap();
         assert_eq!((status, &answer["cancel"]), (200, &json!(true)), "{answer}");
@@ -317,7 +317,7 @@ fn a_call_that_is_refused_changes_nothing() {
     assert_eq!(task.call("POST", "events", &json!({ "no": "events" })).0, 422);
     assert_eq!((state().as_str(), lease_of(&server, &task)), ("unreachable", lease));
     assert!(!messages(&server, &job(&server, &pipeline)).contains("heard of again"));
-    // Its own agent is heard of again, by any call that is taken.
+    // The agent of the task is heard of again, by any call that is taken.
     assert_eq!(task.call("GET", "workspace", &json!({})).0, 200);
     assert!(state() == "running" && lease_of(&server, &task) > lease);
     assert!(messages(&server, &job(&server, &pipeline)).contains("heard of again"));
@@ -451,7 +451,7 @@ fn a_class_that_is_deleted_ends_what_waits_for_it() {
     let job = job(&server, &pipeline);
     assert_eq!(job["status"], "failed");
     assert!(messages(&server, &job).contains("was deleted"), "{}", messages(&server, &job));
-    // One that is given back has nobody to wait for.
+    // A task that is given back has nobody to wait for.
     task.give_back(0);
     let job = self::job(&server, &claimed);
     assert_eq!(job["status"], "failed");

@@ -278,7 +278,7 @@ fn insights(bench: &Bench, workflow: &str) {
     ] {
         bench.refused(&bench.server.get(&format!("{of}/{path}")), 404, why);
     }
-    // Those that ran on another branch, or at another time, are known.
+    // Workflows and jobs that ran on another branch, or at another time, are known.
     assert_eq!(bench.got(&format!("{of}/workflows/w/jobs/build"))["items"], json!([]));
     let refused = bench.server.get(&format!("{of}/workflows?reporting-window=ever"));
     bench.refused(&refused, 400, "last-90-days");

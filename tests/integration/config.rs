@@ -118,7 +118,7 @@ impl Circumstances {
                 ("value", name) => drop(this.values.insert(format!("pipeline.{name}"), value(text))),
                 ("param", name) => drop(this.parameters.insert(name.to_owned(), value(text))),
                 ("text", _) => {}
-                // As without a pipeline; what was given comes before it.
+                // Values are as without a pipeline; given values come before them.
                 ("stand_ins", branch) => this.stand_ins = stand_ins(Some(branch), &this.values),
                 ("class", _) => this.class = Some(text.to_owned()),
                 _ => panic!("unknown circumstance `{circumstance}` in `{}`", case.title),

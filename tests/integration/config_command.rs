@@ -57,7 +57,7 @@ fn validate_shows_the_line_and_a_caret_and_exits_with_seven() {
          input:6:13\n  |\n6 |     steps: [chekout]\n  |             ^\n  = in job `build`, used here (standard \
          input:3:3)\n"
     );
-    // What a config says does not move the cursor.
+    // Control characters of a config do not move the cursor.
     let (code, _, err) = runlet(&["config", "validate", "-"], &source.replace("chekout", "\"x\\e[2J\\a\""));
     assert_eq!(code, Some(7));
     assert!(err.contains("command named x\u{fffd}[2J\u{fffd}") && !err.contains('\u{1b}'), "{err}");

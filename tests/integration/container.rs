@@ -388,7 +388,7 @@ fn agents_that_are_killed_again_and_again_lose_no_task_and_run_none_twice() {
     let mut agent: Option<Agent> = None;
     poll("all tasks", || {
         let ran = ran();
-        // One after the other, each when some more have run.
+        // Agents start one after the other, each when some more tasks have run.
         if agent.is_none() || (ran < tasks && ran > agents * tasks / 4) {
             drop(agent.take());
             agents += 1;

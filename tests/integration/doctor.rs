@@ -142,7 +142,7 @@ fn faults() -> Vec<Fault> {
             let server = ControlPlane::start_tls(pki::server(&other.issue("127.0.0.1", |_| {}), None));
             let machine = Machine::new(&server.url());
             let file = machine.file("ca.pem", &known.pem).display().to_string();
-            // It answers for as long as the test runs.
+            // The server answers for as long as the test runs.
             std::mem::forget(server);
             machine.api("ca_file", &file)
         }),

@@ -516,7 +516,7 @@ fn results_of_an_earlier_run_that_cannot_be_removed_hide_nothing_and_change_no_e
     let artifacts = folder.path().join(".runlet/artifacts");
     fs::remove_dir_all(&artifacts).unwrap();
     fs::write(&artifacts, "no folder").unwrap();
-    // What the job stored has no place then, and that is an error.
+    // The artifact of the job has no place then, and that is an error.
     exec(folder.path(), &[]).exits(1).says("failed to remove the results").says("is not kept").says("job  ");
     fs::write(folder.path().join(".circleci/config.yml"), steps("- run: echo 1 > f")).unwrap();
     exec(folder.path(), &[]).exits(0).says("failed to remove the results").says("job  ");

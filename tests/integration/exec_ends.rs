@@ -28,7 +28,7 @@ workflows:
         .exits(1)
         .says("word-is-2")
         .says("jobs wait for an approval that was not given (`--approve one`, `--approve two`)");
-    // What was approved goes on, although something has failed.
+    // An approved job goes on, although another one has failed.
     exec(failed.path(), &["--approve", "two"]).exits(1).says("(`--approve one`)\n");
 }
 
@@ -195,7 +195,7 @@ parameters: {on: {type: boolean, default: false}}
     for name in ["deep", "late", "nightly/deep"] {
         exec(root, &["--job", name]).exits(2).says(why).says("(jobs that apply: say)");
     }
-    // As the lines of a run name them.
+    // The names are those in the lines of a run.
     exec(root, &[]).exits(0).says("w/say").says("w2/say");
     exec(root, &["--job", "w2/say"]).exits(0).says("> echo said\nsaid\n").never_says("w/say");
     exec(root, &["--job", "w2/*"]).exits(0).says("> echo said\nsaid\n");
@@ -271,7 +271,7 @@ fn a_repository_that_git_refuses_is_refused_with_its_advice_and_nothing_of_it_ru
         assert!(said.contains("git config --global --add safe.directory"), "{said}");
         assert!(!ran.exists() && !said.contains("word-is"), "{said}");
     }
-    // Who has called it safe has said so to git.
+    // A person who has called the folder safe has said so to git.
     fs::write(home.path().join(".gitconfig"), "[safe]\n\tdirectory = *\n").unwrap();
     let (code, said) = exec(&[]);
     assert!(code == Some(0) && said.contains("word-is-two") && ran.exists(), "{code:?} {said}");

@@ -174,7 +174,7 @@ workflows: {\"w\\e]0;pwn\\a\": {jobs: [build]}}
 fn a_list_says_what_runs_and_why_other_things_do_not() {
     let folder = folder(GRAPH);
     fs::create_dir_all(folder.path().join("deep/er")).unwrap();
-    // What stands above a folder that is in no repository is not its.
+    // A folder that is in no repository does not get the config of the folder above.
     exec(&folder.path().join("deep/er"), &["--list"]).exits(2).says("deep/er/.circleci/config.yml");
     git(folder.path(), "init -qb main");
     // From a folder below, as the config is found from there, too.
@@ -241,7 +241,7 @@ fn a_job_is_found_by_every_name_that_the_config_has_for_it() {
     let matrix = "workflow w\n  test-1\n  test-2\n";
     assert_eq!([list("test"), list("all"), list("test-?")], [matrix; 3]);
     assert_eq!(list("test-last"), "workflow w\n  test-last\n");
-    // Nothing is called so: it is what they all are.
+    // No job has the name `unit`: all of the matrix have it in common.
     assert_eq!(list("unit"), format!("{matrix}  test-last\n"));
 }
 
@@ -552,8 +552,8 @@ fn repositories_of_all_kinds_run_and_stay_as_they_are() {
     fs::create_dir_all(empty.join(".circleci")).unwrap();
     fs::copy(clone.join(".circleci/config.yml"), empty.join(".circleci/config.yml")).unwrap();
     git(&empty, "init -qb main");
-    // One inside of it that has no commit either cannot be recorded, and does not stop the rest. It has no files, and
-    // what git would say of line ends is of no interest.
+    // An inner repository without a commit cannot be recorded, and does not stop the rest. Here it has no files,
+    // and what git would say of line ends is of no interest.
     fs::create_dir(empty.join("inner")).unwrap();
     git(&empty.join("inner"), "init -q");
     assert!(!run(&empty, &[]).contains("left out"));
@@ -562,7 +562,7 @@ fn repositories_of_all_kinds_run_and_stay_as_they_are() {
     let sparse = place.path().join("sparse");
     git(&sparse, "sparse-checkout add .circleci");
     run(&sparse, &[]);
-    // One that git refuses: its reason and ours.
+    // A repository that git refuses: its reason and ours.
     fs::write(empty.join(".git/HEAD"), "").unwrap();
     exec(&empty, &[]).exits(1).says("git refuses the repository in `").says("not a git repository");
 }

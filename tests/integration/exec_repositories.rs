@@ -2,10 +2,13 @@
 //! the person does, and the repository stays as it is.
 
 use crate::exec::{command, exec, folder, git, steps};
+use crate::hostile::has_strace;
+use crate::support::emulated;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 /// A config with one job that checks out and runs a script.
 fn config(script: &str) -> String {
@@ -39,6 +42,34 @@ fn state(folder: &Path) -> Vec<(PathBuf, u32, Vec<u8>)> {
     }
     files.sort();
     files
+}
+
+#[test]
+fn a_small_job_starts_few_programs_and_waits_for_no_disk() {
+    // The calls of an emulator are not those of the program.
+    if emulated() || !has_strace() {
+        return;
+    }
+    let folder = folder(&steps("- run: echo hello"));
+    let path = folder.path();
+    // Of a file that is as young as the index git cannot tell whether it has changed since.
+    let config = fs::File::options().write(true).open(path.join(".circleci/config.yml")).unwrap();
+    config.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+    git(path, "init -qb main");
+    git(path, "add .");
+    git(path, "commit -qm first");
+    let places = tempfile::tempdir().unwrap();
+    let trace = places.path().join("trace");
+    let mut traced = Command::new("strace");
+    traced.args(["-f", "-qq", "-e", "trace=execve,fsync,fdatasync,sync_file_range,syncfs"]).arg("-o");
+    traced.arg(&trace).arg(env!("CARGO_BIN_EXE_runlet")).arg("exec").arg(path);
+    traced.env("XDG_CACHE_HOME", places.path()).env_remove("BASH_ENV");
+    assert!(traced.output().unwrap().status.success());
+    let text = fs::read_to_string(&trace).unwrap();
+    let started = text.lines().filter(|line| line.contains("execve") && line.ends_with(" = 0")).count();
+    // This program, the guard, and the task agent; `git rev-parse`, `for-each-ref`, `config` and `add`; the shell.
+    assert_eq!(started, 3 + 4 + 1, "{text}");
+    assert!(!text.contains("sync("), "{text}");
 }
 
 #[test]
@@ -132,7 +163,7 @@ fn files_are_taken_as_they_are_where_git_would_pass_them_by() {
         fs::write(odd.path().join(name), text).unwrap();
     }
     exec(odd.path(), &[]).exits(0).says("word-is-small\nword-is-big\nword-is\nmixed\n");
-    // Where git cannot look that is said.
+    // A path that git cannot look at is told.
     let deep = repository("cat a");
     let name = "d".repeat(200);
     let made = Command::new("sh")

@@ -58,7 +58,7 @@ fn a_setup_job_is_found_by_every_name_that_the_config_has_for_it() {
             .exits(0)
             .says("word-is-set-up")
             .never_says("there is no job")
-            // It was asked for, and nothing that follows it.
+            // The setup job was asked for, and no job that follows it.
             .never_says("word-is--O0");
     }
     let ran = exec(folder.path(), &["--job", "choose", "--job", "same"]).exits(0);

@@ -1,6 +1,7 @@
 //! `runlet exec` at a terminal: a question that a person answers, or does not.
 
-use crate::exec::folder;
+use crate::exec::{folder, steps};
+use crate::support::poll;
 use rustix::fd::OwnedFd;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use std::fs::File;
@@ -19,6 +20,10 @@ struct AtTerminal {
 
 impl AtTerminal {
     fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    fn start_with(folder: &Path, variables: &[(&str, &Path)]) -> Self {
         let person: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
         grantpt(&person).unwrap();
         unlockpt(&person).unwrap();
@@ -29,6 +34,7 @@ impl AtTerminal {
         command.arg(env!("CARGO_BIN_EXE_runlet")).arg(folder).env("TERMINAL", terminal);
         command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
         command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("BASH_ENV");
+        command.envs(variables.iter().copied());
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Self { child, person: File::from(person), seen: String::new() }
     }
@@ -114,4 +120,25 @@ fn a_control_c_at_the_question_ends_the_run() {
     run.answers("\x03");
     let (ended, seen) = run.ends();
     assert_eq!(ended, Some(130), "{seen}");
+}
+
+#[test]
+fn a_second_control_c_at_a_terminal_ends_steps_that_do_not_listen() {
+    let script = "- run: |\n    trap 'touch \"$ASKED\"' TERM\n    echo word-is-$((1 + 1))\n    while true; do sleep 0.1 || true; done";
+    let folder = folder(&steps(script));
+    let asked = folder.path().join("asked");
+    let mut run = AtTerminal::start_with(folder.path(), &[("ASKED", &asked)]);
+    while !run.seen.contains("word-is-2") {
+        assert!(run.reads(), "the step did not begin: {}", run.seen);
+    }
+    run.answers("\x03");
+    poll("the wish that the step ends", || if asked.exists() { Ok(()) } else { Err(String::new()) });
+    run.answers("\x03");
+    let (ended, seen) = run.ends();
+    assert_eq!(ended, Some(130), "{seen}");
+    assert_eq!(seen.matches("once more to stop at once").count(), 1, "{seen}");
+    assert!(seen.contains("stopping at once: what still runs is killed"), "{seen}");
+    // What the terminal echoes of the keys does not stand in a line of ours.
+    let mut shown = seen.lines().filter_map(|line| line.rsplit('\r').next());
+    assert!(!shown.any(|line| line.contains("^C") && line.contains("runlet:")), "{seen}");
 }

@@ -107,7 +107,7 @@ fn numbers(last: u32) -> String {
     (1..=last).map(|n| format!("{n}\n")).collect()
 }
 
-/// Everything that `WORK` left is there, once, byte for byte.
+/// Checks that all that `WORK` left is there, once, byte for byte.
 fn assert_all_arrived(server: &Server, job: &Value) {
     assert_eq!(job["status"], "success", "{job}");
     assert!(server.output(job, 1) == numbers(200_000), "the output differs");

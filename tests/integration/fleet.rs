@@ -80,9 +80,9 @@ fn a_job_waits_no_longer_than_its_class_lets_it() {
     let said = server.admin(&["resource-class", "set-wait", "acme/linux", "1m"], "");
     assert_eq!(said, "a job that no runner of acme/linux takes within 1m ends\n");
     let pipeline = server.trigger(JOB);
-    // As if it had been queued an hour ago.
+    // The job looks as if it could have been claimed for an hour.
     let database = server.database();
-    database.execute("UPDATE tasks SET queued_at_ms = queued_at_ms - 3600000", []).unwrap();
+    database.execute("UPDATE tasks SET waits_since_ms = waits_since_ms - 3600000", []).unwrap();
     assert_eq!(server.ended(&pipeline)[0]["status"], "infrastructure_fail");
     let shown = status_of(&server, &pipeline).to_string();
     assert!(shown.contains("no runner of `acme/linux` took the job within 1m0s"), "{shown}");

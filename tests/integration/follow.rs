@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// One answer: the bytes from there on, and whether they are the last. `None` before the step has begun.
+/// Asks once: the bytes from there on, and whether they are the last. `None` before the step has begun.
 fn ask(server: &Server, job: &str, step: u32, from: usize) -> Option<(Vec<u8>, bool)> {
     let path = format!("/api/v3/jobs/{job}/stdout?filter[execution]=0&filter[step_num]={step}");
     let token = format!("Circle-Token: {}", server.token.expose());

@@ -68,7 +68,7 @@ impl Server {
         self.connect_project(PROJECT, wanted)
     }
 
-    /// The same for the project of another path.
+    /// Connects the project of another path.
     pub(crate) fn connect_project(&self, project: &str, wanted: Value) -> Connected<'_> {
         let answer = self.call("PUT", &format!("{project}/connection"), Some(wanted));
         let address = answer["address"].as_str().unwrap();

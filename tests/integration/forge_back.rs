@@ -142,7 +142,7 @@ fn github(call: &Call, told: &Mutex<Told>) -> Answer {
         }
         ("POST", "/repos/acme/hello/hooks/5/pings") => {
             let hook = told.hook.clone();
-            // It comes a moment after the answer.
+            // The ping comes a moment after the answer.
             std::thread::spawn(move || ping(&hook));
             return (204, "", String::new());
         }
@@ -226,10 +226,22 @@ fn a_forge_is_told_of_each_job_and_of_a_config_that_is_wrong() {
         let states = states("ci/circleci: config");
         if states == ["error"] { Ok(()) } else { Err(format!("{states:?}")) }
     });
+    // Its errors are damaged when it is told of again: it is not taken for one without errors.
+    let damage = "UPDATE pipelines SET errors = '[{' WHERE state = 'errored';
+        INSERT INTO forge_changed (kind, id) SELECT 'pipeline', id FROM pipelines WHERE state = 'errored'";
+    server.database().execute_batch(damage).unwrap();
     // A token that opens nothing is not used again until somebody changes it.
     server.call("PUT", &format!("{PROJECT}/connection"), Some(json!({ "token": "wrong" })));
     work.commit("build", "whole again");
     server.ended(&trigger());
+    poll("the damage to be said", || {
+        let listed = listed();
+        let is_said = |status: &Value| {
+            let said = status["description"].as_str().unwrap();
+            status["context"] == "ci/circleci: config" && said.contains("damaged in the database")
+        };
+        if listed.iter().any(is_said) { Ok(()) } else { Err(format!("{listed:?}")) }
+    });
     poll("the token to be found out", || {
         let shown = server.call("GET", &format!("{PROJECT}/connection"), None);
         let why = shown["token_message"].as_str().unwrap_or_default();

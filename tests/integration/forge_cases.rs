@@ -57,7 +57,7 @@ fn one_delivery_may_tell_of_many_refs_and_of_commits_by_their_beginning() {
     assert_eq!(started(&hook.bitbucket("repo:push", "b1", &body)).len(), 2, "one reply for both branches");
     let changes = server.worked_off()[0]["changes"].clone();
     let states: Vec<_> = changes.as_array().unwrap().iter().map(|change| &change["state"]).collect();
-    // What started nothing comes first.
+    // The change that started no pipeline comes first.
     assert_eq!(states, ["skipped", "started", "started"], "{changes}");
 
     // A pull request names the first twelve digits of its commit.
@@ -179,7 +179,7 @@ fn a_webhook_that_is_refused_twice_is_called_a_third_time_with_the_same_words() 
         "signing-secret": "hook-secret", "scope": { "id": project, "type": "project" } });
     let hook = server.call("POST", "/api/v2/webhook", Some(body))["id"].as_str().unwrap().to_owned();
     server.class_token("acme/linux");
-    // What waits for an approval completes nothing, and wakes whatever is due.
+    // A workflow on hold is not completed, and its trigger wakes the calls that are due.
     let holds = "version: 2.1\njobs: {build: {machine: true, resource_class: acme/linux, steps: [{run: 'true'}]}}\nworkflows: {w: {jobs: [hold: {type: approval}, build: {requires: [hold]}]}}\n";
     let pipeline = server.trigger(holds);
     let workflow = server.workflow_of(&pipeline)["id"].as_str().unwrap().to_owned();
@@ -300,7 +300,7 @@ fn whatever_a_forge_should_not_send_is_seen_with_a_sentence() {
     let signature = signed(&hook.secret, &other);
     seen(&[JSON, event, id, ("X-Hub-Signature-256", &signature)], other.as_bytes(), 401, "acme/other");
 
-    // What was refused is taken when it is sent again as it should be, with the same id.
+    // A refused delivery is taken when it is sent again as it should be, with the same id.
     assert_eq!(
         started(&hook.send(&[JSON, event, id, ("X-Hub-Signature-256", &good)], body.as_bytes())).len(),
         1

@@ -36,7 +36,7 @@ fn a_change_that_is_damaged_ends_alone_and_comes_again_when_it_is_sent_again() {
     }
     server.register(&work.url());
     let (hook, before) = (server.connect(json!({})), "2".repeat(40));
-    // Nothing can be fetched: all of them wait.
+    // Fetches fail for now: all of the pushes wait.
     let (here, away) = (server.folder.path().join("repositories"), server.folder.path().join("away"));
     std::fs::rename(&here, &away).unwrap();
     for name in ["a", "b", "c"] {
@@ -63,7 +63,7 @@ fn a_change_that_is_damaged_ends_alone_and_comes_again_when_it_is_sent_again() {
     }
     assert!(of("b")["message"].as_str().unwrap().contains("damaged"), "{items:?}");
     assert_eq!(server.pipelines().len(), 3);
-    // The same delivery, as a forge sends it when somebody asks for it; and those that were built stay built.
+    // A forge sends the delivery again when somebody asks for it; and those that were built stay built.
     assert_eq!(hook.push("b", "refs/heads/b", &before, &commit).status, 202);
     assert_eq!(hook.push("a", "refs/heads/a", &before, &commit).status, 200);
     let again = server.worked_off();
@@ -161,7 +161,7 @@ fn a_token_that_is_set_while_the_one_before_it_is_refused_counts() {
     server.call("POST", &format!("{PROJECT}/pipeline"), Some(json!({ "branch": "main" })));
     is_asked.recv_timeout(DEADLINE).unwrap();
     std::thread::scope(|scope| {
-        // It looks at the forge before it answers, which is busy with the old one.
+        // A new token is tried at the forge before the answer, and the forge is busy with the old one.
         let setting = scope.spawn(|| server.connect(json!({ "token": "new" })).secret);
         poll("the new token to be kept", || if sealed() == before { Err(String::new()) } else { Ok(()) });
         go.send(()).unwrap();
@@ -229,7 +229,7 @@ fn schedules_run_each_time_once_over_kills() {
     }
     assert!(counted > 0);
     server.worked_off();
-    // None is made between the two counts: the clock goes on.
+    // No pipeline is made between the two counts: the clock goes on.
     server.kill();
     let all = of_schedules(&server);
     assert!(

@@ -187,7 +187,7 @@ fn a_token_that_may_not_make_webhooks_is_told_of_with_the_right_that_is_missing(
         // Telling statuses needs another right: that goes on.
         assert!(answer["token_message"].is_null(), "{answer}");
     }
-    // Whoever runs the command is told by its exit code as well, and loses nothing of what it says.
+    // The command tells by its exit code as well, and prints all that it has to say.
     let output =
         server.admin_output(&["project", "connect", "gh/acme/hello", "--set-hook", "--rotate-secret"], "");
     let (said, failed) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -235,7 +235,7 @@ fn a_gitlab_that_signs_is_believed_by_its_signing_token() {
         hook.send(&headers, body.as_bytes()).status
     };
     assert_eq!(send(&hook.secret, "m1"), 200, "an event of no matter, believed");
-    // One that GitLab has made, entered where it can be: both hold until the next one.
+    // A signing token that GitLab has made, entered where it can be: both hold until the next one.
     let made = format!("whsec_{}", STANDARD.encode([7u8; 32]));
     assert_eq!(send(&made, "m2"), 401);
     let output =
@@ -278,7 +278,7 @@ fn gitlab_is_asked_to_sign_and_shows_the_secret_where_it_cannot() {
     assert!(is_set && said.contains("and signs"), "{said}");
     assert!(ours()["signing_token"] == secret && !ours()["token"].is_string(), "{}", ours());
     assert_eq!(kept.lock().unwrap().hooks.len(), 1);
-    // Those of other forges are no signing tokens.
+    // Secrets of other forges are no signing tokens.
     let hook = server.connect(json!({ "forge": "github", "rotate_secret": true }));
     let body = push("refs/heads/x", "a", "b").to_string();
     assert!(!hook.secret.starts_with("whsec_") && signed(&hook.secret, &body).len() == 71);

@@ -103,7 +103,7 @@ fn a_forge_that_is_down_for_an_hour_is_waited_for_and_nothing_else_waits() {
     });
     assert_eq!(server.pipelines().len(), 1);
 
-    // Its statuses are still refused, each with a sentence; only the end is told when they are taken.
+    // Statuses are still refused, each with a sentence; only the end is told when they are taken.
     let status = |context: &str| {
         server.listed(PROJECT, "statuses").into_iter().find(|status| status["context"] == context)
     };
@@ -192,7 +192,7 @@ fn refs_that_have_not_changed_are_asked_for_in_a_way_that_costs_nothing() {
         answers == [200, 304] && message.is_some_and(|why| why.contains("failed to list")),
         "{answers:?}"
     );
-    // What failed is not taken for seen.
+    // Refs whose listing failed are not taken for seen.
     std::fs::rename(&away, &here).unwrap();
     let commit = work.commit("two", "two");
     assert_eq!(look(), (vec![200, 200], None));

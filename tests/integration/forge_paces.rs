@@ -75,7 +75,7 @@ fn what_a_forge_asks_for_holds_every_call_of_a_token_and_none_of_another() {
     server.two_projects();
     let fake = Fake::start(|call| match &*call.method {
         "GET" => about(),
-        // It was taken, and it was the last one.
+        // The call was taken, and it was the last one.
         _ if call.headers["authorization"] == "Bearer shared" => (201, spent(1800), "{}".to_owned()),
         _ => (201, "", "{}".to_owned()),
     });

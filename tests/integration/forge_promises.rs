@@ -120,7 +120,7 @@ fn a_push_is_answered_while_nothing_can_be_fetched() {
     let commit = work.commit("one", "one");
     server.register(&work.url());
     let hook = server.connect(json!({}));
-    // Whoever fetches from here waits until this test is over.
+    // Fetches from this address wait until the test is over.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     server.register(&format!("http://{}/app.git", listener.local_addr().unwrap()));
     let (fetch, fetched) = channel();
@@ -376,7 +376,7 @@ workflows: {{w: {{jobs: [hold: {{type: approval, name: {name}}}]}}}}
         server.connect(json!({})),
         server.connect_project(OTHER, json!({ "repository_name": "acme/hello" })),
     ];
-    // What is told of one would stand in the place of what was told of the other.
+    // Statuses of one project would stand in the place of those of the other.
     let warnings =
         || server.call("PUT", &format!("{OTHER}/connection"), Some(json!({})))["warnings"].to_string();
     assert!(warnings().contains("status_prefix") && warnings().contains("gh/acme/hello"), "{}", warnings());
@@ -472,7 +472,7 @@ workflows: {w: {jobs: [hold: {type: approval}]}}
             if told.last() == Some(&json!(context)) { Ok(told.len()) } else { Err(format!("{told:?}")) }
         })
     };
-    // None at first, then one for each workflow with another prefix.
+    // No status at first, then one for each workflow with another prefix.
     server.settle(PROJECT, json!({ "can_set_github_status": false }));
     start();
     let wanted =

@@ -76,7 +76,7 @@ fn each_commit_of_an_open_pull_request_is_built_once_whichever_event_comes_first
     }
     let (taken, why) = is_taken(&hook.push("b8", "refs/heads/other", &b1, &b3));
     assert!(!taken && why.contains("none of `other` is known"), "{why}");
-    // What was left out meanwhile is built when it is opened again.
+    // A push that was left out meanwhile is built when the pull request is opened again.
     assert!(is_taken(&hook.pull("b9", "reopened", 10, "other", &b3)).0);
     let of = |branch: &str, commits: &[&String]| -> Vec<String> {
         commits.iter().map(|commit| format!("{branch} {commit}")).collect()

@@ -35,7 +35,7 @@ impl Connected<'_> {
         self.send(&headers, body.as_bytes()).status
     }
 
-    /// The same for a server that gives its deliveries no ids.
+    /// Sends a push of a server that gives its deliveries no ids.
     fn plain(&self, before: &str, after: &str) -> u16 {
         let body = json!({ "repository": "app.git", "pusher": "ada",
             "changes": [{ "ref": TOPIC, "before": before, "after": after }] })
@@ -70,7 +70,7 @@ fn a_branch_that_goes_to_and_fro_is_built_each_time() {
     let ways = [(NONE, &*a), (&*a, &*b), (&*b, &*a), (&*a, &*b)];
     for (n, (before, after)) in ways.into_iter().enumerate() {
         assert_eq!(hook.push(&format!("d{n}"), TOPIC, before, after).status, 202, "push {n}");
-        // The same delivery again, and the same push under another id.
+        // A delivery comes again, and its push comes again under another id.
         assert_eq!(hook.push(&format!("d{n}"), TOPIC, before, after).status, 200, "delivery {n} again");
         assert_eq!(hook.push(&format!("e{n}"), TOPIC, before, after).status, 200, "push {n} again");
     }
@@ -83,7 +83,7 @@ fn two_webhooks_that_tell_of_the_same_pushes_are_told_apart() {
     let (_work, a, b) = two_commits(&server);
     let hook = server.connect(json!({}));
     let ways = [(NONE, &*a), (&*a, &*b), (&*b, &*a), (&*a, &*b)];
-    // One of them is two pushes behind the other.
+    // Webhook 2 is up to two pushes behind webhook 1.
     let told = |of: &str, n: usize| hook.of_hook(of, &format!("{of}-{n}"), ways[n].0, ways[n].1);
     for (of, n, status) in [
         ("1", 0, 202),
@@ -110,7 +110,7 @@ fn a_plain_server_whose_deliveries_have_no_ids_is_heard_each_time() {
         assert_eq!(hook.plain(before, after), 200, "push {n} again");
     }
     assert_eq!(server.built("topic"), [&*a, &*b, &*a, &*b]);
-    // What somebody has kept and sends again is no push, however long ago it was.
+    // A delivery that somebody has kept and sends again is no push, however long ago it was.
     let day = "UPDATE forge_deliveries SET received_at_ms = received_at_ms - 86400000;
         UPDATE forge_events SET at_ms = at_ms - 86400000;";
     server.database().execute_batch(day).unwrap();

@@ -190,7 +190,7 @@ fn a_branch_that_brings_no_commit_is_not_built_whoever_tells_of_it() {
     work.git(&["switch", "--quiet", "main"]);
     server.register(&work.url());
     let hook = server.connect(json!({ "forge": "bitbucket_cloud" }));
-    // Nothing is known of any other branch at first.
+    // No other branch is known at first.
     assert_eq!(hook.cloud("b0", &[("older", NONE, &first)]).status, 202);
     assert!(server.became("refs/heads/older").contains("skipped the branch `older` was made of a commit"));
     // Two that come together bring their commit both.
@@ -229,7 +229,7 @@ fn a_branch_that_brings_no_commit_is_not_built_whoever_tells_of_it() {
             .any(|item| item["changes"].as_array().unwrap().iter().any(|change| change["name"] == name))
     };
     poll("both branches", || {
-        // One that is still at work puts the next one off.
+        // A look that is still at work puts the next one off.
         look();
         if seen("refs/heads/polled") && seen("refs/heads/news") { Ok(()) } else { Err(String::new()) }
     });
@@ -296,7 +296,7 @@ fn what_is_signed_is_in_the_list_and_of_the_rest_there_is_a_count() {
     let signature = ("X-Hub-Signature-256", &*good);
     let wrong = hook.send(&[JSON, event, signature], b"{}");
     assert_eq!(wrong.status, 400);
-    // One refusal, and not another one in it.
+    // A single refusal, and not another one in it.
     assert_eq!(wrong.body["message"], "it has no `repository`", "{}", wrong.body);
     assert_eq!(wrong.body["error"]["detail"], wrong.body["message"], "{}", wrong.body);
     assert_eq!(hook.send(&[("Content-Type", "text/plain"), event, signature], b"{}").status, 415);

@@ -132,7 +132,7 @@ fn projects_without_a_token_go_by_the_one_of_their_organisation() {
     let other_of_forge = json!({ "forge": "gitea", "api_url": fake.url() });
     assert_eq!(server.token_of(OTHER, other_of_forge), Value::Null);
 
-    // One of its own comes first; without it the project goes back.
+    // A token of the project's own comes first; without it the project goes back.
     let own = json!({ "api_url": fake.url(), "token": "ghp_own" });
     assert_eq!(server.token_of(PROJECT, own), "project");
     assert_eq!(shown(&fake).last().unwrap(), "Bearer ghp_own");

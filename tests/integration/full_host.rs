@@ -43,7 +43,7 @@ fn what_needs_more_room_than_the_host_has_is_no_fault_of_the_job() {
         let job = jobs.iter().find(|job| job["name"] == name).unwrap();
         assert_eq!(job["status"], "infrastructure_fail", "{jobs:?} {}", host.log());
         let said = messages(&server, job);
-        // What happened, when, and what to do.
+        // The message says the failure, its time and the remedy.
         for part in ["out/bytes`: No space left", "told at 20", "free some space", "see to that runner"] {
             assert!(said.contains(part), "{part}: {said}");
         }
@@ -167,7 +167,7 @@ fn a_full_place_for_what_the_runner_keeps_of_itself_is_named_by_the_check_and_th
             let (_, text, _) = machine.ask(&["machine", "--check"]);
             assert!(text.lines().any(is_told), "{named}: {text}");
             let runner = machine.start();
-            // What a log without room does not take is on standard error.
+            // Records that a log has no room for are on standard error.
             if named != "logging.file" || left.contains("bytes") {
                 let said = runner.wait_log(&format!("`{named}` may not be written: `{shown}"));
                 assert!(said.contains(left), "{said}");

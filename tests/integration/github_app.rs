@@ -169,7 +169,7 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     github.lock().unwrap().granted = vec!["contents: read", "statuses: write"];
     let shown = server.call("GET", &of_project, None);
     assert_eq!((&shown["contents"], &shown["statuses"]), (&json!("granted"), &json!("granted")));
-    // What was granted and is no more is not told from memory.
+    // A right that was granted and is no more is not told from memory.
     github.lock().unwrap().granted.clear();
     let shown = server.call("GET", &of_project, None);
     assert!(shown["contents"].as_str().unwrap().contains("`Contents: Read-only`"), "{shown}");
@@ -211,7 +211,7 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     server.call("GET", &of_project, None);
     assert_eq!(github.lock().unwrap().given, 8);
 
-    // One that is refused when a job is handed out: the job is told, and fails for want of it.
+    // A token is refused when a job is handed out: the job is told, and fails for want of it.
     drop(runner);
     let (pipeline, why) = server.triggered_now();
     assert_eq!(why, "");
@@ -237,7 +237,7 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     assert_eq!(messages.matches("the GitHub App 4711 gets no token").count(), 1, "{messages}");
     assert_eq!(files_with(&server.data(), &[&token()]), [""; 0], "no token is kept on the disk");
 
-    // That of the organisation is none of a project at another forge.
+    // The App of the organisation is not for a project at another forge.
     server.call("DELETE", &of_project, None);
     let elsewhere = json!({ "forge": "gitea", "api_url": fake.url() });
     let answer = server.call("PUT", &format!("{PROJECT}/connection"), Some(elsewhere));

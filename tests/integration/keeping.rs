@@ -165,7 +165,7 @@ fn thousands_of_old_rows_go_beside_triggers_and_nothing_else_does() {
     let mut wanted = BTreeSet::from([template]);
     change_and_start(&mut server, &["--keep", "pipelines=5d"], age_and_multiply);
     wanted.extend((OLD..ALL).map(|n| format!("00000000-0000-4000-8000-{n:012}")));
-    // It runs from here on, with a pause after each pipeline: the first triggers come before its end.
+    // The sweep runs from here on, with a pause after each pipeline: the first triggers come before its end.
     let database = server.database();
     let (mut beside, mut triggered) = (0, BTreeSet::new());
     poll("what is old to go", || {

@@ -33,7 +33,7 @@ fn config(jobs: &str) -> String {
     format!("version: 2.1\n{jobs}")
 }
 
-/// One job of these steps.
+/// A job of these steps.
 fn job(steps: &str) -> String {
     config(&format!(
         "jobs:\n  j:\n    machine: true\n    resource_class: a/b\n    steps:\n{steps}\nworkflows: {{w: {{jobs: [j]}}}}\n"
@@ -96,7 +96,7 @@ fn nothing_that_is_stored_tells_a_secret() {
     let tests = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/tests"), None);
     let test = &tests["items"][0];
     assert_eq!((&test["name"], &test["message"]), (&json!("****"), &json!("m\n\ngot ****")), "{tests}");
-    // As the reader of the file makes it: without quotation marks, and without colours.
+    // Names are as the reader of the file makes them: without quotation marks, and without colours.
     let test = &tests["items"][1];
     assert_eq!((&test["name"], &test["classname"]), (&json!("****"), &json!("****")), "{tests}");
     let artifacts = server.call("GET", &format!("/api/v2/project/gh/acme/hello/{number}/artifacts"), None);

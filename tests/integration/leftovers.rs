@@ -68,7 +68,7 @@ pub(crate) fn daemons_are_ended(
             signal(daemon.parse().unwrap(), Signal::KILL);
         }
     }
-    // Its group goes with it.
+    // The group goes with the runner.
     runner.term();
     assert_eq!(runner.wait(), Some(0));
     has_group
@@ -109,13 +109,13 @@ fn a_runner_whose_working_directory_was_taken_answers_for_its_task_before_it_is_
 fn a_runner_without_its_record_finds_the_agent_that_still_runs() {
     let stale = json!({ "nonce": "n", "task": { "id": "o-1", "job_name": "build", "markers": { "task": "o-1" },
         "agent": { "pid": i32::MAX, "start_time": 1, "boot_id": null } } });
-    // One that was cut, and one of the task before, as on a disk that took nothing.
+    // A record that was cut, and one of the task before, as on a disk that took nothing.
     for record in ["{".to_owned(), stale.to_string()] {
         agent_is_found(&record);
     }
 }
 
-/// As an ordinary user, who may not read the environment of a task agent.
+/// Checks as an ordinary user, who may not read the environment of a task agent.
 fn agent_is_found(record: &str) {
     let server = ControlPlane::start();
     let folder = tempfile::tempdir().unwrap();
@@ -211,7 +211,7 @@ fn a_working_directory_is_held_as_long_as_a_step_of_a_killed_agent_lives() {
         assert_eq!(second.wait(), Some(0));
         assert!(work.join("pid").exists() && !is_gone(&step), "{}", second.log());
     }
-    // Its own runner ends what is left, and then the folder is free.
+    // The runner of the task ends what is left, and then the folder is free.
     let mut first = first.crash_and_restart();
     server.wait_parked();
     assert!(is_gone(&step), "{}", first.log());
@@ -249,7 +249,7 @@ fn a_working_directory_that_another_process_has_made_its_own_is_left_to_it() {
     server.offer(&task_of("w-3", &[&command, "echo never"]));
     let mut runner = machine.start();
     poll("the step", || if server.output("w-3", 1) == "begun\n" { Ok(()) } else { Err(runner.log()) });
-    // As a task in a container, which sees the folder and not the names of this host.
+    // A lock like that of a task in a container, which sees the folder and not the names of this host.
     fs::remove_dir(&work).unwrap();
     fs::create_dir(&work).unwrap();
     fs::write(work.join("theirs"), "").unwrap();
@@ -319,10 +319,10 @@ fn a_task_opens_as_many_files_of_processes_however_many_there_are() {
     let (mut few, mut many) = (opened_by_a_task(10), opened_by_a_task(3_000));
     // The task agent is looked at whenever it says something: lines that come together cost one look less.
     assert!(many.len().abs_diff(few.len()) < 10, "{few:?} {many:?}");
-    // These tables are as long as the host has sockets and mounts. That of the mounts is watched by the task agent, and
-    // read for the ways that lead to the working directory.
+    // These tables are as long as the host has sockets and mounts. That of the mounts is read for the ways that lead to the
+    // working directory, and before anything is removed.
     let opened = |table: &str| few.iter().filter(|path| path.ends_with(table)).count();
-    assert_eq!((opened("/net/unix"), opened("/mountinfo")), (1, 3), "{few:?}");
+    assert_eq!((opened("/net/unix"), opened("/mountinfo")), (1, 2), "{few:?}");
     few.dedup();
     many.dedup();
     assert_eq!(few, many);
@@ -332,7 +332,7 @@ fn a_task_opens_as_many_files_of_processes_however_many_there_are() {
 /// The order in which the record of a task is written and handed to the disk.
 #[test]
 fn the_record_of_a_task_is_written_before_it_is_handed_over_and_synced_at_once() {
-    // Its order is the same everywhere, and the calls of an emulator are not those of the program.
+    // The order of calls is the same everywhere, and the calls of an emulator are not those of the program.
     if emulated() || !has_strace() {
         return;
     }

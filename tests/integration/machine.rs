@@ -257,7 +257,7 @@ fn the_age_of_an_adopted_task_counts_from_its_claim_by_a_clock_that_nobody_sets(
     let runner = Machine::new(&server.url()).setting("max_run_time", "1m").task_agent(PATIENT).start();
     let pid = runner.wait_file("pid");
     runner.signal(Signal::KILL);
-    // As if it had been claimed when the system started, which is longer ago than a task may run.
+    // The claim looks as old as the start of the system, which is longer ago than a task may run.
     let state = "state/machine-tester.json";
     let text = fs::read_to_string(runner.machine.path(state)).unwrap();
     let mut record: serde_json::Value = serde_json::from_str(&text).unwrap();

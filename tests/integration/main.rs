@@ -90,12 +90,12 @@ mod forge;
 // From a push to a result, case by case.
 #[cfg(feature = "server")]
 mod forge_cases;
+// Pushes that are told late, or before they can be read.
+#[cfg(feature = "server")]
+mod forge_order;
 // Forges that are down for an hour, and looks at refs that cost them nothing.
 #[cfg(feature = "server")]
 mod forge_outages;
-// The order of pushes, and those that are told before they can be read.
-#[cfg(feature = "server")]
-mod forge_order;
 // Tokens that are refused, odd branches, authors who would approve their own changes.
 #[cfg(feature = "server")]
 mod forge_strangers;
@@ -108,7 +108,7 @@ mod forge_pushes;
 // Pull requests and pushes that tell of the same commits.
 #[cfg(feature = "server")]
 mod forge_pulls;
-// What every forge is promised.
+// Promises that hold for every forge.
 #[cfg(feature = "server")]
 mod forge_promises;
 // Tokens of organisations for their forge.
@@ -213,6 +213,9 @@ mod splitting;
 // A control plane that is told to stop.
 #[cfg(feature = "server")]
 mod stop;
+// Submodules in a working directory that jobs use one after the other.
+#[cfg(feature = "server")]
+mod submodules;
 // Status of a runner, and the gates that keep it from claiming.
 mod status;
 // Parts that the modules share: a fake control plane, certificates, a proxy, the runner as a process.

@@ -66,7 +66,7 @@ fn many_pipelines_through_many_runners_lose_and_leave_nothing() {
             }
         }
     }
-    // Those that run are found by the mark: so would be whatever they left.
+    // Runners are found by the mark: so would be whatever they left.
     for runner in &runners {
         assert!(marked(MARK, &mark).iter().any(|process| process.pid == runner.0.id()));
     }

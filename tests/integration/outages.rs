@@ -95,7 +95,7 @@ fn where_it_is_wanted_what_was_lost_after_its_begin_runs_again() {
     server.admin(&["resource-class", "set-budget", "a/b", "90m"], "");
     let list = server.admin(&["resource-class", "list"], "");
     assert!(list.contains(" 1h30m ") && list.contains(" on"), "one setting leaves the other: {list}");
-    // One end is said by the agent itself, the others by its runner.
+    // The second end is said by the agent itself, the others by its runner.
     for attempt in 1..=3 {
         let task = Played::claim(&server, &rogue, &format!("n-{attempt}"));
         task.begin("agent");
@@ -236,7 +236,7 @@ fn what_a_restored_backup_says_waits_for_an_administrator_and_then_for_its_fence
 
     for id in &ids[..3] {
         server.admin(&["task", "end", id], "");
-        server.admin_fails(&["task", "end", id], 5, "is held");
+        server.admin_fails(&["task", "end", id], 4, "it has ended as `infrastructure_fail`");
     }
     let old: Vec<Value> = workflows[..3].iter().map(|workflow| job_of(&server, workflow)).collect();
     assert!(old.iter().all(|job| job["status"] == "infrastructure_fail"), "{old:?}");
@@ -270,7 +270,70 @@ fn what_a_restored_backup_says_waits_for_an_administrator_and_then_for_its_fence
     // A task that waited in the backup waits until it is released.
     server.admin(&["task", "release", ids[3]], "");
     runs(&job_of(&server, &workflows[3]), "n-9", "boot-2");
-    server.admin_fails(&["task", "release", ids[3]], 5, "is held");
+    server.admin_fails(&["task", "release", ids[3]], 4, "is not held");
+    server.admin_fails(&["task", "release", "no-task"], 5, "no task with the id `no-task`");
+}
+
+/// As if all that waits in a class did so since an hour ago.
+fn an_hour_passes(server: &Server, class: &str) {
+    let sql =
+        "UPDATE tasks SET queued_at_ms = queued_at_ms - 3600000, waits_since_ms = waits_since_ms - 3600000
+        WHERE status = 'queued' AND resource_class = ?1";
+    assert!(server.database().execute(sql, [class]).unwrap() > 0);
+}
+
+/// Waits until the control plane has ended whatever has waited too long by now: another class has such a job, and all are
+/// looked at together.
+fn waits_are_looked_at(server: &Server) {
+    let other = server.trigger(&until(Path::new("/")).replace("a/b", "a/other"));
+    an_hour_passes(server, "a/other");
+    assert_eq!(server.ended(&other)[0]["status"], "infrastructure_fail");
+}
+
+#[test]
+fn time_in_which_nobody_may_take_a_job_is_no_wait_for_a_runner() {
+    let port = ports::hold();
+    let listen = port.address().to_string();
+    let mut server = Server::start_with(&["--listen", &listen], None);
+    server.project();
+    let rogue = Rogue::of(&server, "a/b");
+    server.class_token("a/other");
+    for class in ["a/b", "a/other"] {
+        server.admin(&["resource-class", "set-wait", class, "1m"], "");
+    }
+    let pipelines: Vec<String> = (0..2).map(|_| server.trigger(&until(Path::new("/")))).collect();
+    Played::claim(&server, &rogue, "n-1").begin("agent");
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
+    server.start_again_with(&listen, &["--restored"]);
+    let held = parsed(&server.admin(&["task", "held", "--json"], ""));
+    let ids: Vec<&str> = held.as_array().unwrap().iter().map(|task| task["id"].as_str().unwrap()).collect();
+    // One waits for the fence of what it replaces, and one for an administrator.
+    server.admin(&["task", "end", ids[0]], "");
+    let old = job(&server, &pipelines[0]);
+    let (status, made) = rerun(&server, &workflow(&server, &pipelines[0]), &json!({}));
+    assert_eq!(status, 202, "{made}");
+    let again = made["workflow_id"].as_str().unwrap();
+    let statuses = || [job_of(&server, again), job(&server, &pipelines[1])].map(|job| job["status"].clone());
+    an_hour_passes(&server, "a/b");
+    waits_are_looked_at(&server);
+    assert_eq!(statuses(), ["queued", "queued"]);
+    assert_eq!(release_anyway(&server, &old), 200);
+    server.admin(&["task", "release", ids[1]], "");
+    waits_are_looked_at(&server);
+    assert_eq!(statuses(), ["queued", "queued"], "when the fence is gone, and when it is released");
+    server.admin(&["runner", "pause", "a/b"], "");
+    an_hour_passes(&server, "a/b");
+    waits_are_looked_at(&server);
+    assert_eq!(statuses(), ["queued", "queued"], "while the class is paused");
+    server.admin(&["runner", "resume", "a/b"], "");
+    waits_are_looked_at(&server);
+    assert_eq!(statuses(), ["queued", "queued"], "when the class goes on");
+    an_hour_passes(&server, "a/b");
+    // It has never been paused since.
+    server.admin(&["runner", "resume", "a/b"], "");
+    waits_are_looked_at(&server);
+    assert_eq!(statuses(), ["infrastructure_fail", "infrastructure_fail"]);
 }
 
 #[test]

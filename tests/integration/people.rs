@@ -139,7 +139,7 @@ fn an_ended_token_ends_its_streams() {
     assert!(rest.contains("\"end\""), "{rest}");
 }
 
-/// Everything that changes what is set up.
+/// Calls that change what is set up.
 fn changes(
     project: &str,
     class: &str,
@@ -311,7 +311,7 @@ fn a_parked_claim_of_an_ended_token_gets_nothing() {
             let names = seen["items"].as_array().unwrap().iter().any(|runner| runner["name"] == name);
             if names { Ok(()) } else { Err(seen.to_string()) }
         });
-        // It is in the inventory a moment before it waits. Whether it does by the time its token is deleted
+        // A runner is in the inventory a moment before it waits. Whether it waits when its token is deleted
         // changes the way to its answer, not the answer: most of the time it does.
         std::thread::sleep(Duration::from_millis(200));
     };

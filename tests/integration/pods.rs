@@ -48,7 +48,7 @@ fn a_pod_gets_its_task_by_the_token_waits_for_services_and_runs_it() {
     let (task, mut command) =
         pod(&server, &rogue, "n-1", json!({ "wait_for": [ready], "user": "nobody-there" }));
     let mut first = command.env("OF_IMAGE", "yes").spawn().unwrap();
-    // It has asked for its task, and does not begin before the service has started.
+    // The pod has asked for its task, and does not begin before the service has started.
     assert_eq!(job(&server, &pipeline)["status"], "queued");
     let touched = Command::new(RUNLET).args(["pod", "ready"]).arg(&ready).status().unwrap();
     assert!(touched.success());
@@ -60,7 +60,7 @@ fn a_pod_gets_its_task_by_the_token_waits_for_services_and_runs_it() {
         assert!(!said.contains(secret), "{said}");
     }
 
-    // The same pod again, as after a restart of its container: the task is not its own any more.
+    // A restart of its container starts the pod again: the task is not its own any more.
     let again = command.status().unwrap();
     assert_eq!(again.code(), Some(0));
 }

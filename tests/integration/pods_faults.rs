@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 
 /// Jobs of a pipeline.
 const JOBS: usize = 50;
-/// Everything has ended by then, on any machine: a task whose agent was killed between its claim and its pod waits for
-/// the end of its lease.
+/// Time in which everything has ended, on any machine: a task whose agent was killed between its claim and
+/// its pod waits for the end of its lease.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Numbers that look random and are the same for the same seed.
 struct Dice(u64);
 
 impl Dice {
-    /// One of `0..sides`.
+    /// A number of `0..sides`.
     fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides

@@ -72,7 +72,7 @@ fn a_namespace_that_goes_costs_no_task_its_life() {
     cluster.knobs(|knobs| knobs.is_terminating = true);
     let _agent = Agent::start_as(&server, &cluster, &token, "agent-1", &[]);
     let pipeline = server.trigger(CONFIG);
-    // It is given back, for want of a host: an agent of another namespace may have it.
+    // The task is given back, for want of a host: an agent of another namespace may have it.
     let database = server.database();
     poll("the task to come back", || {
         let count = |row: &rusqlite::Row<'_>| row.get::<_, u32>(0);
@@ -104,7 +104,7 @@ fn a_class_may_let_its_pods_wait_for_long() {
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], 7200 + 3600 + 600);
     crate::claims::cancel(&server, &pipeline);
     until(&server, &pipeline, "canceled");
-    // As usual again.
+    // The default is set again.
     server.admin(&["resource-class", "set-begin", "a/b"], "");
     let classes = server.call("GET", "/api/v3/runner/resource", None);
     assert_eq!(classes["items"][0]["begin_limit_seconds"], Value::Null, "{classes}");

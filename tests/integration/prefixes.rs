@@ -22,7 +22,7 @@ fn left(runner: &Running) -> Vec<String> {
 
 #[test]
 fn a_task_agent_goes_on_behind_a_prefix_that_does_not_wait() {
-    // Its processes have the arguments of the emulator.
+    // Processes under an emulator have the arguments of the emulator.
     if emulated() {
         return;
     }
@@ -30,7 +30,7 @@ fn a_task_agent_goes_on_behind_a_prefix_that_does_not_wait() {
         ("p-1", "start \"$@\"; exit 0"),
         // By way of a process that does not wait either, and unheard.
         ("p-2", "(start \"$@\" > /dev/null) & exit 0"),
-        // One that is heard to begin.
+        // A prefix that ends once the task has begun.
         ("p-3", "start \"$@\"; until test -e $DIR/began; do sleep 0.05; done; exit 0"),
     ] {
         let server = ControlPlane::start();
@@ -54,7 +54,7 @@ fn a_task_agent_goes_on_behind_a_prefix_that_does_not_wait() {
 #[test]
 fn what_the_task_agent_of_a_prefix_that_ended_well_has_left_is_removed_and_its_task_goes_back() {
     let server = ControlPlane::start();
-    // It has its folders, and may not begin.
+    // The task agent has its folders, and may not begin.
     server.answer("/begin", 503, "{}");
     server.offer(&task_of("p-4", &["echo never"]));
     let wait = "until test -e $TMPDIR/runlet-task-*; do sleep 0.05; done";
@@ -70,7 +70,7 @@ fn what_the_task_agent_of_a_prefix_that_ended_well_has_left_is_removed_and_its_t
 fn a_task_whose_agent_was_killed_behind_a_prefix_that_ended_well_is_lost_with_what_it_said() {
     let server = ControlPlane::start();
     server.answer("/steps/1/output", 503, "{}");
-    // What the step has said is kept once the task agent has tried to send it.
+    // The output of the step is kept once the task agent has tried to send it.
     let kill = "until test -e $DIR/heard; do sleep 0.05; done; kill -9 $!; wait; exit 0";
     let again = "if test -e $DIR/heard; then exec \"$@\"; fi";
     let machine = behind(&server, &format!("{again}\nstart \"$@\"; {kill}"));

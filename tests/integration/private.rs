@@ -207,7 +207,7 @@ fn assert_let_in(job: &Value, said: &str) -> PathBuf {
     let folder = said.lines().find_map(|line| line.strip_prefix("folder ")).unwrap();
     let (folder, modes) = folder.split_once(' ').unwrap();
     assert_eq!(modes, "700 600", "{said}");
-    // It went with the task.
+    // The folder went with the task.
     let folder = PathBuf::from(folder);
     assert!(folder.is_absolute() && !said.contains("folder /****"), "{said}");
     poll("the end of the files", || if folder.exists() { Err(format!("{folder:?}")) } else { Ok(()) });
@@ -236,7 +236,7 @@ fn a_token_opens_repositories_of_its_host_and_is_seen_nowhere() {
     let (job, said) = server.looked(&pipeline);
     assert_let_in(&job, &said);
     assert!(said.contains("username=bot\npassword=****\n"), "{said}");
-    // They go beside what goes on.
+    // Files with keys go while the control plane goes on with other work.
     let left = || {
         let entries = std::fs::read_dir(server.data().join("mirrors")).unwrap().flatten();
         entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("access-")).count()
@@ -255,7 +255,7 @@ fn a_token_opens_repositories_of_its_host_and_is_seen_nowhere() {
     let (job, said) = server.looked(&pipeline);
     assert!(job["status"] == "failed" && said.contains("could not read Username"), "{said}");
 
-    // The same token as a bearer of the project, of another server.
+    // A server takes the same token as a bearer token of the project.
     let forge = HttpGit::start(&root, &format!("Bearer {TOKEN}"));
     server.register(&forge.url("app.git"));
     server.access(json!({ "token": TOKEN, "is_bearer": true }));

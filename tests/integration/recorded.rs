@@ -129,7 +129,7 @@ fn same(cluster: &Cluster, reply: &Reply, recorded: &Value) -> Result<(), String
     };
     let real = &recorded["body"];
     if real["kind"] == "Status" || real.is_string() || real.is_null() {
-        // Everything of a refusal is what clients decide by.
+        // Clients decide by every part of a refusal.
         let (body, real) = (plain(&body), plain(real));
         return if body == real { Ok(()) } else { Err(format!("\n{body}\nand not\n{real}")) };
     }

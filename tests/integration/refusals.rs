@@ -92,7 +92,7 @@ fn a_name_that_is_misspelled_in_a_body_is_not_taken_for_absent() {
     }
     let none = server.get(&format!("{V2}/pipeline")).json();
     assert_eq!(none["items"], json!([]), "nothing was started");
-    // What documented clients send, with everything that they leave out as null or empty.
+    // Bodies of documented clients, with everything that they leave out as null or empty.
     for body in [
         json!({ "config": { "content": CONFIG, "branch": "", "tag": "" }, "checkout": { "branch": "", "tag": "" }, "definition_id": "", "parameters": {} }),
         json!({ "config": { "content": CONFIG }, "parameters": null }),

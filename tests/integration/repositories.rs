@@ -17,7 +17,7 @@ impl Work {
         Self::with(folder, &[])
     }
 
-    /// One that is made with these arguments.
+    /// Makes a repository, with these arguments for `git init`.
     pub(crate) fn with(folder: &Path, args: &[&str]) -> Self {
         let work = Self(folder.join("repositories/work"));
         std::fs::create_dir_all(&work.0).unwrap();
@@ -208,7 +208,7 @@ fn wrong_triggers_are_refused_and_lost_repositories_seen() {
         (&pipeline["state"], &pipeline["errors"][0]["type"]),
         (&json!("errored"), &json!("config-fetch"))
     );
-    // One that wants a login: nobody is asked for it.
+    // A repository that wants a login: nobody is asked for it.
     let guarded = ControlPlane::start();
     guarded.answer("/", 401, "{}");
     server.register(&format!("{}/acme/app.git", guarded.url()));
@@ -242,7 +242,13 @@ impl Server {
 
     /// Runs steps in `directory` and expects the job to end as `status`; returns what each said, up to the first that
     /// fails there.
-    fn said_by_steps(&self, branch: &str, directory: &str, steps: Value, status: &str) -> Vec<String> {
+    pub(crate) fn said_by_steps(
+        &self,
+        branch: &str,
+        directory: &str,
+        steps: Value,
+        status: &str,
+    ) -> Vec<String> {
         let steps_before_failure = if status == "success" { steps.as_array().unwrap().len() } else { 1 };
         let pipeline = self.trigger_look(branch, directory, steps);
         let job = self.ended(pipeline["id"].as_str().unwrap())[0].clone();
@@ -384,7 +390,7 @@ fn settings_and_branches_of_earlier_jobs_have_no_say() {
     assert!(written > stays);
     assert_eq!(std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap(), written);
 
-    // What is here already is no reason to go on when the origin does not answer.
+    // Commits that are here already are no reason to go on when the origin does not answer.
     let go = server.folder.path().join("go");
     let wait = format!("until [ -e '{}' ]; do sleep 0.1; done", go.display());
     let pipeline = server.trigger_look("release", &directory, json!([{ "run": wait }, "checkout"]));
@@ -420,7 +426,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     let look = "cat a/x.txt b/x.txt; git config --local user.name || echo nobody; touch new; git status --short; \
         rm new; git log --format=%s";
     let all = |name: &str| format!("one\ntwo\n{name}\n?? new\nsecond\nfirst\n");
-    // What was there can be looked at until the checkout.
+    // The tree of before can be looked at until the checkout.
     let own = json!([{ "run": "git log -1 --format=%s; git remote get-url origin; git config user.name CI" },
         "checkout", { "run": look }]);
     server.checked_out("main", &directory, ".", "true", "success");
@@ -442,7 +448,7 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
         assert!(!said.concat().contains("garbage"), "{script}\n{said:?}");
     }
 
-    // What is the job's own counts, wherever it checks out.
+    // Settings of the job itself count, wherever it checks out.
     left("git sparse-checkout set a");
     let sparse = json!([{ "run": "git sparse-checkout set b" }, "checkout", { "run": "ls" }]);
     let said = server.said_by_steps("main", &directory, sparse, "success");
@@ -459,6 +465,44 @@ fn what_a_step_sets_before_the_checkout_brings_nothing_of_an_earlier_job_back() 
     let steps = json!([{ "run": unpack }, { "run": "git config user.name CI" }, "checkout", { "run": look }]);
     let said = server.said_by_steps("main", &fresh, steps, "success");
     assert!(said[3].ends_with(&all("CI")), "{said:?}");
+}
+
+#[test]
+fn the_default_branch_is_known_after_a_partial_and_a_shallow_checkout() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    for text in ["one", "two"] {
+        work.write("d.txt", text);
+        work.commit("main", text);
+    }
+    work.git(&["switch", "--quiet", "-c", "release"]);
+    work.commit("release", "three");
+    work.git(&["config", "uploadpack.allowFilter", "true"]);
+    work.git(&["config", "uploadpack.allowAnySHA1InWant", "true"]);
+    let port = ports::hold();
+    let _daemon = Daemon::serve(&work, &server, &port);
+    server.register(&format!("git://{}/work", port.address()));
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let look = "git rev-parse --abbrev-ref --verify origin/HEAD 2>&1 || true; git rev-list --count HEAD; \
+        git rev-list --objects --all --missing=print | grep -q '^?' && echo partial || echo whole";
+    let shallow = json!({ "method": "shallow", "depth": 1 });
+    for (place, branch, checkout, expected) in [
+        ("a", "release", json!({ "method": "blobless" }), "origin/main 3 partial"),
+        ("b", "main", json!({ "method": "blobless" }), "origin/main 2 partial"),
+        ("c", "main", shallow.clone(), "origin/main 1 whole"),
+        ("d", "release", shallow.clone(), "fatal: Needed a single revision 1 whole"),
+        // What was fetched before is known, by whatever method.
+        ("a", "release", shallow, "origin/main 1 partial"),
+        ("d", "release", json!({ "method": "full" }), "origin/main 3 whole"),
+    ] {
+        let directory = server.folder.path().join(place).display().to_string();
+        let steps = json!([{ "checkout": checkout }, { "run": look }]);
+        let said = server.said_by_steps(branch, &directory, steps, "success");
+        let words: Vec<&str> = said[1].split_whitespace().collect();
+        assert!(words.join(" ").ends_with(expected), "{place} {branch} {checkout}: {said:?}");
+    }
 }
 
 /// A `git daemon`. Ends with the value, and what `git` started for it.

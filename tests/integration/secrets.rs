@@ -20,7 +20,7 @@ impl Server {
         self.answer_to(&self.token, method, path, body)
     }
 
-    /// The same with somebody's token.
+    /// Makes a call with somebody's token and takes any answer.
     pub(crate) fn answer_to(
         &self,
         token: &Secret,
@@ -151,7 +151,7 @@ workflows:
         go = go.display()
     );
     let pipeline = server.trigger(&config);
-    // Everything that watchers are told, from the beginning.
+    // All that watchers are told, from the beginning.
     let path = format!("/api/v3/runs/{pipeline}/events");
     let mut stream = server.client.open(&path, &server.token).unwrap();
     let watcher = std::thread::spawn(move || {

@@ -184,7 +184,7 @@ impl Server {
         self.ended_within(DEADLINE, pipeline)
     }
 
-    /// The same for a pipeline that has much before it.
+    /// Waits as [`Server::ended`] does, for a pipeline that has much before it.
     pub(crate) fn ended_within(&self, limit: Duration, pipeline: &str) -> Vec<Value> {
         poll_within(limit, "the end of the pipeline", || {
             let workflows = self.call("GET", &format!("/api/v2/pipeline/{pipeline}/workflow"), None);

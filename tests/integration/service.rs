@@ -30,7 +30,7 @@ impl Manager {
         Self { socket, heard: String::new().into() }
     }
 
-    /// Everything that was said so far, a line for each assignment, a dash for each message.
+    /// The text that was said so far, a line for each assignment, a dash for each message.
     fn heard(&self) -> String {
         let mut buffer = [0; 4096];
         while let Ok(n) = self.socket.recv(&mut buffer) {
@@ -258,7 +258,7 @@ fn settings_are_read_again_and_the_log_is_opened_again() {
     let settings = runner.machine.path("config.yaml");
     let text = fs::read_to_string(&settings).unwrap();
 
-    // As logrotate does it. A running task ends with what it has begun with.
+    // The log moves as logrotate moves it. A running task ends with what it has begun with.
     let old = runner.machine.path("runner.log.1");
     fs::rename(&log, &old).unwrap();
     fs::write(&settings, text.replace("class-token", "other-token")).unwrap();

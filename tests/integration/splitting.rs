@@ -54,7 +54,7 @@ fn the_next_run_shares_by_what_the_tests_took() {
         let names = text.lines().filter(|line| line.ends_with(".rb"));
         names.collect::<Vec<_>>().join(" ")
     };
-    // Nothing is known yet, and both nodes say so.
+    // No times are known yet, and both nodes say so.
     let first = shares();
     assert_eq!(first.each_ref().map(|text| names(text)), ["a.rb c.rb e.rb", "b.rb d.rb"]);
     for text in &first {

@@ -59,7 +59,7 @@ fn a_full_spool_is_waited_for_and_nothing_is_lost() {
     let command = format!("seq 1 200000; touch '{}'", printed.display());
     server.offer(&wordy("s-1", &[&command, "echo next"]));
     let mut runner = machine.start();
-    // It prints more than spool, pipe and buffers hold; a call that is answered shows that it had the time.
+    // The step prints more than spool, pipe and buffers hold; an answered call shows that it had the time.
     wait_tries(&server, &runner, 4);
     assert!(!printed.exists(), "it ran blind");
     server.behave();
@@ -246,7 +246,7 @@ fn a_report_for_which_the_host_has_no_room_is_no_success() {
     assert!(end["message"].as_str().unwrap().contains("No space left"), "{end}");
 }
 
-/// The same where archives are written.
+/// Archives are written to the same full disk.
 #[test]
 fn an_archive_for_which_the_host_has_no_room_is_no_fault_of_the_job() {
     let key = "v1".to_owned();

@@ -279,7 +279,7 @@ fn a_restarted_runner_is_given_a_token_for_the_rest() {
     let pipeline = server.trigger(&one_step(&command));
     let runner = machine.start();
     server.wait_output(&pipeline, 1, "begun");
-    // It cannot answer, and the agent not deliver.
+    // The control plane cannot answer, and the agent not deliver.
     signal(server.child.id(), Signal::STOP);
     fs::write(&go, "").unwrap();
     runner.wait_file("printed");

@@ -188,7 +188,7 @@ fn a_backup_under_load_is_whole_and_comes_back_held() {
     let modes = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((modes(&backup), modes(&backup.join("runlet.db"))), (0o700, 0o600));
 
-    // One waits, and the backup knows of it.
+    // A pipeline waits, and the backup knows of it.
     drop(runners);
     let waiting = server.trigger(WORK);
     back_up();

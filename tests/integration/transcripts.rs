@@ -95,7 +95,7 @@ fn run(scenario: &Path) -> String {
     }
     let home = place.path().join("home");
     fs::create_dir(&home).unwrap();
-    // One stream for both, as a terminal has them.
+    // Output and errors share one stream, as a terminal has them.
     let mut command = Command::new("sh");
     command.args(["-c", "exec \"$0\" \"$@\" 2>&1", env!("CARGO_BIN_EXE_runlet")]);
     command.arg("exec").arg(&repository).args(lines(&scenario.join("args")));

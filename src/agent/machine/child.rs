@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 /// How often a process is looked at when the kernel has no pidfd.
 const SLOW_POLL: Duration = Duration::from_secs(1);
-/// The same for a child of our own, whose end should not be noticed late.
+/// Pause between two looks at a child of our own, whose end should be noticed soon.
 const CHILD_POLL: Duration = Duration::from_millis(200);
 
 /// How often it is looked at whether a step has stopped its task agent: before the lease of the task ends.
@@ -36,15 +36,15 @@ pub(super) struct Agent {
     kind: Kind,
     pid: Pid,
     pidfd: Option<OwnedFd>,
-    /// Its standard output, while it is open.
+    /// Standard output of the agent, while it is open.
     lines: Option<PipeLines>,
     said: Vec<(Said, Option<String>)>,
     /// The standard error of a wrapper, while it is open. It goes to the log as it is.
     errors: Option<PipeLines>,
     /// The last line of that, or what a task agent said of its own fault.
     pub(super) last_words: Option<String>,
-    /// Its task has begun: from then on its standard error may quote what the job has named, which nobody masks. It is for
-    /// the log of the runner alone.
+    /// The task has begun: standard error may quote what the job has named, which nobody masks, and goes to the
+    /// log of the runner alone.
     is_quiet: bool,
     logging: logging::LogOptions,
     /// A wrapper has a process group of its own, so that a terminal's Ctrl-C does not reach it.

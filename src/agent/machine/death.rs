@@ -13,9 +13,9 @@ pub(super) struct Death {
     pub(super) message: String,
     /// The next task might well meet the same end.
     pub(super) is_hosts_fault: bool,
-    /// It had tried to send what is left.
+    /// The agent had tried to send its last output, so that its spool stays.
     pub(super) spool_stays: bool,
-    /// Nobody wants what it has left.
+    /// The rest of its output is not wanted, so that its spool goes.
     pub(super) spool_goes: bool,
     /// Agents that were started to send what is left.
     pub(super) rests: u32,
@@ -38,7 +38,7 @@ impl Death {
         Self { message, is_hosts_fault, spool_stays: not_reported, spool_goes: false, rests: 0 }
     }
 
-    /// Nobody knows how it ended.
+    /// The death of an agent of an earlier run, whose exit status is not known.
     pub(super) fn of_earlier_run(message: &str) -> Self {
         Self {
             message: message.to_owned(),
@@ -54,7 +54,7 @@ impl Death {
         self.rests < MOST_RESTS
     }
 
-    /// Nobody tries any more: what is said of that, also to people who look at the job.
+    /// Gives up sending what is left: the message that the job shows gets the place of the spool.
     pub(super) fn leaves(&mut self, id: &TaskId) -> String {
         let left = format!("what it has not sent stays in a folder `runlet-output-{id}`");
         self.message = format!("{}; {left} of its host", self.message);

@@ -93,7 +93,7 @@ impl Tasks {
             return;
         };
         self.claims.board.state(Activity::Running, &task.job_name);
-        // It may take until the control plane can be reached, and no start of a service may take that long.
+        // The control plane may not be reached for long, and no start of a service may take that long.
         service.round(|| format!("answering for task {} of an earlier run", task.id));
         let now = Instant::now();
         // The process is of this start of the system, so the time since then can be compared.

@@ -32,11 +32,11 @@ const PREFIX_VARIABLES: [&str; 9] = [
 
 /// The end of a task whose agent has ended, as far as there is something to do about it.
 enum Ending {
-    /// Nothing: it is reported.
+    /// The task is reported, and nothing is left to do.
     Done,
-    /// It is back in the queue, since it cannot begin on this host.
+    /// The task is back in the queue, since it cannot begin on this host.
     GivenBack(String),
-    /// It has to be given back for this reason.
+    /// The task has to be given back with this token, for this reason.
     NotBegun(String, Secret),
     /// To send what the agent has left, and to report it lost.
     Lost(Death),
@@ -135,7 +135,7 @@ impl Tasks {
             None => self.explain_prefix(watched, code, end),
         };
         match (not_begun, watched.token.clone()) {
-            // Its agent has given it back.
+            // The agent has given the task back.
             (Some(why), _) if is_reported => return Ending::GivenBack(why),
             (Some(why), Some(token)) => return Ending::NotBegun(why, token),
             _ if self.is_unsure(watched, end) => {}

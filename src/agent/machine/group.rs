@@ -87,7 +87,7 @@ impl Group {
         fs::create_dir_all(&own).map_err(|error| failed("make a group", error))?;
         let members = fs::read_to_string(top.join("cgroup.procs")).unwrap_or_default();
         for pid in members.lines() {
-            // One that has ended meanwhile needs no place.
+            // A process that has ended meanwhile needs no place.
             let _ = write_to(&own.join("cgroup.procs"), pid);
         }
         self.own = own;
@@ -143,7 +143,7 @@ impl Drop for Group {
             }
             let _ = write_to(&top.join("cgroup.procs"), "0").and_then(|()| fs::remove_dir(&self.own));
         }
-        // One with members stays.
+        // A group with members stays.
         let _ = fs::remove_dir(&self.folder);
     }
 }
@@ -224,7 +224,7 @@ mod tests {
         assert!(Group::below(mounted.path(), "1:cpu:/own\n", "x").is_none());
     }
 
-    /// As far as ordinary files can tell: who stands where, and what is written.
+    /// Checks with ordinary files which process stands in which group, and which limits are written.
     #[test]
     fn limits_are_given_from_above_to_a_group_without_the_runner() {
         let mounted = tempfile::tempdir().unwrap();

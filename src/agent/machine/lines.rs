@@ -15,7 +15,7 @@ pub(super) struct PipeLines {
 }
 
 impl PipeLines {
-    /// `None` when the system cannot read it without waiting.
+    /// Listens to a pipe; `None` when the system cannot read it without waiting.
     pub(super) fn of(pipe: OwnedPipe) -> Option<Self> {
         Some(Self { pipe: os::hear(pipe).ok()?, begun: Vec::new(), closed: false })
     }

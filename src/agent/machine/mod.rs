@@ -52,7 +52,7 @@ pub fn run(settings: Settings, stop: &Stop) -> Result<ExitReason, Error> {
     run_shown(settings, stop, board)
 }
 
-/// As [`run`]; the board shows others what it does.
+/// Runs as [`run`] does, and shows the runner's work on the board.
 pub(super) fn run_shown(settings: Settings, stop: &Stop, board: Board) -> Result<ExitReason, Error> {
     let mut runner = Runner::new(settings, stop)?;
     runner.tasks.claims.board = board;

@@ -97,7 +97,7 @@ pub(super) fn sweep(sweep: &Sweep<'_>) -> Vec<String> {
         if found.is_empty() || Instant::now() >= deadline {
             break;
         }
-        // Those that were started meanwhile go as well.
+        // Processes that were started meanwhile go as well.
         sweep.group.iter().for_each(|group| group.kill());
         // Between two looks a dying process may still have forked.
         std::thread::sleep(Duration::from_millis(20));
@@ -207,7 +207,7 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = agent.id() as i32;
-        // It has its arguments once it has said something.
+        // The process has its arguments once it has said something.
         let _ = std::io::Read::read(agent.stdout.as_mut().unwrap(), &mut [0]).unwrap();
         assert_eq!(find_agent(&runner, &[own], None), Some((pid, "t-1".to_owned())));
         assert_eq!(find_agent(&runner, &[own + 1], None), None);

@@ -109,7 +109,7 @@ fn files(working_directory: &Path, state_directory: Option<&Path>) -> Vec<PathBu
     files
 }
 
-/// `None` where no lock can be had.
+/// Opens or makes the file of a lock; `None` where the system refuses.
 fn open(path: &Path) -> Option<File> {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(false).mode(0o644);
@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(held_by(&work, Some(&state), Some(std::process::id())), None);
         drop(held);
         assert_eq!(held_by(&work, Some(&state), None), None);
-        // Nothing can be written beside it: the state directory tells.
+        // No lock file can be written beside `/proc/self/work`: the state directory tells.
         let away = Path::new("/proc/self/work");
         let held = take(away, Some(&state)).unwrap();
         assert!(take(away, Some(&state)).is_err());
@@ -153,7 +153,7 @@ mod tests {
         fs::create_dir_all(&inner).unwrap();
         for (first, second) in [(&outer, &inner), (&inner, &outer)] {
             let held = take(first, Some(&state)).unwrap();
-            // As if another process had it.
+            // Locks are taken as if by another process.
             for path in files(first, Some(&state)) {
                 fs::write(path, format!("1\n{}\n", first.display())).unwrap();
             }

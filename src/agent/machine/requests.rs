@@ -20,14 +20,14 @@ const HANDING_OVER: Duration = Duration::from_secs(5);
 
 /// Requests to read the settings again.
 pub(super) struct Reloads {
-    /// Those that were heard.
+    /// Number of requests that were heard.
     heard: u32,
     /// The last one waits for the end of the task.
     wait: bool,
 }
 
 impl Reloads {
-    /// None since these.
+    /// Begins with this number of requests heard and none open.
     pub(super) fn since(heard: u32) -> Self {
         Self { heard, wait: false }
     }

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 
 /// Largest state file that is believed.
 const MAX_STATE_BYTES: u64 = 1024 * 1024;
+/// Most of a lock file that is read: two lines, the second with 32 digits.
+const MAX_LOCK_BYTES: u64 = 64;
 
 /// The content of the state file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +90,8 @@ struct RecordFile {
     /// Held as long as the runner lives; closed on exec, so a task agent does not hold it.
     lock: Lock,
     name: String,
+    /// Second line of the lock file.
+    word: String,
 }
 
 /// The directory cannot be used, or another runner uses it.
@@ -129,34 +133,41 @@ impl RunnerRecord {
             .open(&lock_path)
             .map_err(|error| unusable("cannot write to", &error))?;
         let lock = locks::take(lock).map_err(|held| {
-            let mut holder = String::new();
             // An unreadable number only makes the message poorer.
-            let _ = held.take(32).read_to_string(&mut holder);
-            let holder = holder.trim();
+            let [holder, _] = lines(&held);
             let holder = if holder.is_empty() { String::new() } else { format!(" (pid {holder})") };
             OpenError::Taken(format!(
                 "a runner named `{name}` is running on this host already{holder}; stop it, or give this one another `runner.name` (lock: `{}`)",
                 lock_path.display()
             ))
         })?;
-        let mut text: &File = &lock;
-        let written = lock
-            .set_len(0)
-            .and_then(|()| text.rewind())
-            .and_then(|()| writeln!(text, "{}", std::process::id()));
+        let [pid, word] = lines(&lock);
+        // Where a runner without words has been, its marks are those of the file alone, for good.
+        let is_old = word.is_empty() && pid.parse::<u32>().is_ok();
+        let is_word = word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let word = if is_old || is_word { word } else { crate::system::random_id() };
+        // The word is written over itself, so that no end of this process loses it.
+        let text = format!("{:<10}\n{word}", std::process::id());
+        let mut file: &File = &lock;
+        let written = file
+            .rewind()
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .and_then(|()| lock.set_len(text.len() as u64));
         written.map_err(|error| unusable("cannot write to", &error))?;
         let file = directory.join(format!("machine-{name}.json"));
         let remembered = read(&file);
-        let place = Some(RecordFile { file, lock, name: name.to_owned() });
+        let place = Some(RecordFile { file, lock, name: name.to_owned(), word });
         Ok(Self { place, remembered, unsynced: None, broken: false })
     }
 
     /// The runner as no other one of this host: of its name and of the lock that it holds. The same after a restart;
-    /// `None` without a directory.
+    /// `None` without a directory. The file of a copied directory has another number; and one that has the number of a
+    /// file that is gone has another word.
     pub(super) fn identity(&self) -> Option<String> {
         let place = self.place.as_ref()?;
         let about = place.lock.metadata().ok()?;
-        Some(format!("{}-{:x}-{:x}", place.name, about.dev(), about.ino()))
+        let gap = if place.word.is_empty() { "" } else { "-" };
+        Some(format!("{}-{:x}-{:x}{gap}{}", place.name, about.dev(), about.ino(), place.word))
     }
 
     /// Changes the state and writes it, for any runner that comes after this one while the system runs. A disk that
@@ -191,6 +202,16 @@ impl RunnerRecord {
             Err(_) => {}
         }
     }
+}
+
+/// The lines of a lock file: the process that wrote it, and a word that was made with the file.
+fn lines(mut lock: &File) -> [String; 2] {
+    let mut text = Vec::new();
+    let _ = lock.rewind().and_then(|()| lock.take(MAX_LOCK_BYTES).read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text);
+    let (pid, rest) = text.split_once('\n').unwrap_or((&text, ""));
+    let word = rest.split_once('\n').map_or(rest, |(word, _)| word);
+    [pid.trim().to_owned(), word.trim().to_owned()]
 }
 
 fn read(path: &Path) -> Remembered {
@@ -265,6 +286,37 @@ mod tests {
         assert_ne!(RunnerRecord::open(directory.path(), "y").unwrap().identity(), identity);
         drop(first);
         assert_eq!(RunnerRecord::open(directory.path(), "x").unwrap().identity(), identity);
+    }
+
+    #[test]
+    fn a_runner_is_another_one_than_that_of_a_folder_that_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = directory.path().join("machine-x.lock");
+        let identity = || RunnerRecord::open(directory.path(), "x").unwrap().identity().unwrap();
+        let first = identity();
+        let before = fs::read_to_string(&lock).unwrap();
+        // The same file, and so the same number, as a new one has it, and as others leave it.
+        for text in ["", "\n", "x\n", "7\nabc\n", &"z".repeat(5000)] {
+            fs::write(&lock, text).unwrap();
+            let made = identity();
+            assert!(made != first && made == identity(), "{text}: {made}");
+            assert_eq!(fs::read_to_string(&lock).unwrap().len(), before.len(), "{text}");
+        }
+        fs::write(&lock, [0xff; 99]).unwrap();
+        assert_eq!(identity(), identity());
+        fs::write(&lock, before.replace(&std::process::id().to_string(), "7")).unwrap();
+        assert_eq!(identity(), first);
+        // A runner without words was here: what it left is found by its mark.
+        fs::write(&lock, "7\n").unwrap();
+        let about = fs::metadata(&lock).unwrap();
+        for _again in 0..2 {
+            assert_eq!(identity(), format!("x-{:x}-{:x}", about.dev(), about.ino()));
+        }
+        let copy = directory.path().join("copy");
+        fs::create_dir(&copy).unwrap();
+        fs::write(&lock, &before).unwrap();
+        fs::copy(&lock, copy.join("machine-x.lock")).unwrap();
+        assert_ne!(RunnerRecord::open(&copy, "x").unwrap().identity().unwrap(), first);
     }
 
     #[test]

@@ -19,6 +19,6 @@ pub(super) struct Tasks {
     pub(super) watched: Option<Watched>,
     /// The working directory before the task that this run of the runner has started.
     pub(super) before: Option<Before>,
-    /// Nobody else works in its working directory.
+    /// Lock that keeps other runners out of the working directory.
     pub(super) place: Option<PlaceLock>,
 }

@@ -14,13 +14,13 @@ pub(super) struct Watched {
     pub(super) token: Option<Secret>,
     /// A decision of the runner to end it, for the report.
     pub(super) ended_because: Option<&'static str>,
-    /// Its prefix has ended before it.
+    /// The prefix of the agent has ended before the agent.
     pub(super) is_followed: bool,
     /// The task agent has said so.
     pub(super) begun: bool,
     /// The reason of the task agent for not beginning.
     pub(super) not_begun: Option<String>,
-    /// This agent sends what one that died has left; how the other one died.
+    /// Death of the agent whose unsent output this agent sends.
     pub(super) rest: Option<Death>,
     /// How it ended, in the words of the task agent.
     pub(super) outcome: Option<String>,

@@ -17,7 +17,7 @@ pub(super) enum FileValue {
     List(Vec<String>),
 }
 
-/// One key of the file with its value, and where it stands.
+/// A key of the file with its value and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FileEntry {
     /// Path of the key, such as `runner.name`.

@@ -22,7 +22,7 @@ pub fn load(file: Option<&Path>) -> Result<Settings, String> {
     with_sources(file, |_, settings| settings)
 }
 
-/// As [`load`], and shows where the values come from.
+/// Loads as [`load`] does, and has `look` see where the values come from.
 pub(super) fn with_sources<T>(
     file: Option<&Path>,
     look: impl FnOnce(&Sources<'_>, Settings) -> T,

@@ -243,7 +243,7 @@ pub(super) fn resolve(
     settings.command_prefix = command_prefix(sources);
     settings.use_home_ssh_dir_for_checkout_keys = flag("runner.use_home_ssh_dir_for_checkout_keys");
     settings.max_run_time = max_run_time.unwrap_or(settings.max_run_time);
-    // As in Go, where the zero value is "not set".
+    // Zero is "not set", as in Go.
     settings.idle_timeout = idle_timeout.filter(|time| !time.is_zero());
     settings.state_directory = state_directory;
     settings.mask_forms = mask_forms(sources);

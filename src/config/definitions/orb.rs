@@ -115,7 +115,7 @@ impl Loader<'_> {
                 format!("{count} orbs cannot be imported{then}:{}", list.collect::<String>())
             }
         };
-        // One that is missing for good makes the config invalid, whatever becomes of the others.
+        // An orb that is missing for good makes the config invalid, whatever becomes of the others.
         let may_pass = self.missing.iter().all(|(_, why)| matches!(why, OrbError::Unreachable(_)));
         match (may_be, may_pass) {
             (true, _) => self.language.report.warn(*pos, message),

@@ -61,7 +61,7 @@ impl Draft {
         }
     }
 
-    /// Its name in messages: for the author of the config the beginning of a job group is the group.
+    /// Name of the job in messages: for the author of the config the beginning of a job group is the group.
     pub(crate) fn said(&self) -> String {
         match self.label.strip_suffix("/start") {
             Some(group) if self.space == HIDDEN => format!("job group `{group}`"),

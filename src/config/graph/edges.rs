@@ -192,7 +192,7 @@ fn targets(
         let is_own = |other: &&usize| drafts[**other].is_named || drafts[**other].label != *name;
         let others = others.iter().filter(|other| can_be_meant(other)).filter(is_own);
         let entries: HashSet<usize> = others.map(|other| drafts[*other].entry).collect();
-        // What several entries are called is the name of none: those have it with numbers.
+        // A name that several entries share names none of them: they are known by numbered names.
         if entries.len() == 1 {
             known.push(*name);
         }

@@ -58,7 +58,7 @@ impl Workflows<'_> {
             None => JobKind::NoOp,
         };
         let beginning = drafts.list.len();
-        // It has the requirements of the whole group, so it looks them up where the group stands.
+        // The beginning has the requirements of the whole group, so it looks them up where the group stands.
         drafts.list.push(Draft {
             wanted: wanted.unwrap_or_default(),
             kept: kept.unwrap_or(true),

@@ -14,7 +14,7 @@ pub(crate) struct Matrix {
     pub(crate) members: Vec<Member>,
 }
 
-/// One combination: the value of each parameter, in the order of the text.
+/// A combination: the value of each parameter, in the order of the text.
 pub(crate) struct Member {
     pub(crate) values: Vec<Entry>,
 }

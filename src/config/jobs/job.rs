@@ -1,4 +1,4 @@
-//! One invocation of a job: parameters bound, executor merged in, steps expanded.
+//! An invocation of a job: parameters bound, executor merged in, steps expanded.
 
 use super::environment;
 use super::expander::Expander;
@@ -35,7 +35,7 @@ const BUILD_KEYS: &[&str] = &[
     "description",
     "branches",
 ];
-/// One use of a job by a workflow.
+/// A use of a job by a workflow.
 pub(crate) struct Invocation<'e> {
     pub(crate) arguments: Vec<&'e Entry>,
     pub(crate) pre_steps: Option<&'e Node>,

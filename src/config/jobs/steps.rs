@@ -18,7 +18,7 @@ impl Expander<'_> {
         self.expand(node, scope, &mut list).map(|()| list)
     }
 
-    /// As [`Expander::steps`], of steps that are given to a job or command: pre-steps, post-steps, arguments.
+    /// Expands steps that are given to a job or command: pre-steps, post-steps, arguments.
     pub(crate) fn given_steps(&mut self, node: &Node, scope: &Scope) -> Option<StepList> {
         let outer = mem::replace(&mut self.steps_are_given, true);
         let list = self.steps(node, scope);

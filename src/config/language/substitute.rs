@@ -28,7 +28,7 @@ enum Missing {
     Undeclared(Rc<str>),
     /// Declared, but not visible here, with the message.
     Hidden(String),
-    /// Its declaration or its value has a mistake, which was reported.
+    /// Declared, but the declaration or the value has a mistake, which was reported.
     Broken,
 }
 

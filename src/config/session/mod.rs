@@ -1,4 +1,4 @@
-//! One compilation, for everybody who takes part in it: messages, budget, and reading with both.
+//! A compilation as everybody who takes part in it sees it: messages, budget, and reading with both.
 
 pub(crate) mod cost;
 

@@ -110,7 +110,7 @@ pub(crate) struct PlacedStep {
 pub(crate) struct ExecutorValue {
     /// Name as it was written.
     pub(crate) name: Rc<str>,
-    /// Its keys with everything substituted.
+    /// Keys of the executor with everything substituted.
     pub(crate) keys: Rc<Map>,
 }
 
@@ -182,7 +182,7 @@ impl Data {
         }
     }
 
-    /// The same data as the value of a tag: nothing in it is looked at again.
+    /// A copy of the data that counts as substituted: no expression in it is read again.
     pub(crate) fn substituted(&self) -> Self {
         match self {
             Data::Scalar(scalar) => {

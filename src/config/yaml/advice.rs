@@ -5,6 +5,9 @@
 /// Words of the scanner, and what the mistake usually is.
 const ADVICE: &[(&str, &str)] = &[
     ("tabs disallowed", "indent with blanks instead"),
+    ("plain scalar, found a tab", "a line below begins with one: indent with blanks instead"),
+    ("cannot start with a tab", "indent with blanks instead"),
+    ("'-' must be followed", "put blanks instead of tabs behind it"),
     ("quoted scalar, found unexpected end", "the quotation mark that opens here is not closed"),
     (
         "mapping values are not allowed",

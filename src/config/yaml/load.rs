@@ -2,7 +2,7 @@
 //!
 //! Written as a loop over the events with its own stack, so that no nesting can exhaust the thread's.
 
-use super::reindent::{Reindented, is_refusal, reindent};
+use super::reindent::{Reindented, TABS_REFUSED, is_refusal, reindent, without_tabs};
 use super::scalar::resolve;
 use crate::config::limits;
 use crate::config::values::{Data, Entry, Map, Node, Notation, Pos, Scalar, ScalarKind, Seq};
@@ -32,6 +32,10 @@ pub(crate) fn load(source: &str, file: u32) -> (Option<Node>, Vec<Problem>) {
     }
     let source = source.trim_start_matches('\u{feff}');
     let tree = loader.run(source);
+    // Each tab became one blank, so that all places are the same.
+    if let Some(text) = loader.are_tabs_refused.then(|| without_tabs(source)).flatten() {
+        return load(&text, file);
+    }
     let is_refused = loader.is_indentation_refused;
     if let Some(Reindented { text, added }) = is_refused.then(|| reindent(source)).flatten() {
         let mut again = Loader { added, ..Loader::new(file) };
@@ -49,6 +53,8 @@ struct Loader {
     added: Vec<u32>,
     /// Whether the parser has ended at an indentation.
     is_indentation_refused: bool,
+    /// Whether it has ended at tabs behind a colon.
+    are_tabs_refused: bool,
     stack: Vec<Frame>,
     anchors: HashMap<usize, Anchor>,
     /// Values so far, aliases counted with all they stand for.
@@ -117,6 +123,7 @@ impl Loader {
             file,
             added: Vec::new(),
             is_indentation_refused: false,
+            are_tabs_refused: false,
             stack: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
@@ -133,6 +140,7 @@ impl Loader {
                 Err(error) => {
                     let pos = self.pos(*error.marker());
                     self.is_indentation_refused = is_refusal(error.info());
+                    self.are_tabs_refused = error.info() == TABS_REFUSED;
                     // The scanner has a limit of its own for brackets, and runs ahead of the events.
                     let message = match error.info() {
                         "recursion limit exceeded" => too_deep(),
@@ -463,6 +471,39 @@ mod tests {
         let root = tree("[true, \"true\", !!str true, 1, '1']");
         let kinds: Vec<_> = root.as_seq().unwrap().items.iter().map(|n| n.data.type_name()).collect();
         assert_eq!(kinds, ["a boolean", "a string", "a string", "an integer", "a string"]);
+    }
+
+    #[test]
+    fn tabs_separate_and_do_not_indent() {
+        let spaced = |text: &str| text.replace('\t', " ");
+        for text in [
+            "a:\tb\nc: d\n",
+            "a:\t1\n",
+            "a:\t\t\"b\"\t# c\n",
+            "a:\t[b,\tc]\nd:\t{e:\tf}\n",
+            "a:\n  b:\tc\n  d:\t\n    - e:\tf\n      g:\t-1\n",
+            "a: &x b\nc:\t*x\n",
+            "a:\t|\n  b:\tc\nd:\te\n",
+            "-\ta\n- \tb\n",
+        ] {
+            let shape = |node: &Node| format!("{:?}", node.data);
+            // A text below `|` keeps its tabs.
+            let spaced = spaced(text).replace("b: c\nd", "b:\tc\nd");
+            assert_eq!(shape(&tree(text)), shape(&tree(&spaced)), "{text:?}");
+        }
+        for (text, place) in [
+            ("a:\n\tb: 1\n", "2:"),
+            ("a:\tb\nc:\n\td: 1\n", "3:"),
+            ("a:\n  b: 1\n\tc: 2\n", "2:6 "),
+            ("a: |\n\tb\n", "1:4 "),
+            ("a:\n\t- b\n", "2:"),
+        ] {
+            let said = problem(text);
+            assert!(said.starts_with(place) && said.contains("indent with blanks"), "{text:?}: {said}");
+        }
+        assert!(problem("a:\tb: c\n").contains("must be quoted"));
+        assert!(problem("a:\t- b\n").starts_with("1:4 "));
+        assert!(problem("-\t- b\n").contains("blanks instead of tabs"));
     }
 
     proptest! {

@@ -11,6 +11,31 @@ const REFUSALS: &[&str] = &[
     "tab cannot be used as indentation",
 ];
 
+/// The parser's words where nothing but tabs is between a colon and a value that begins with a letter or a digit. YAML
+/// lets them stand there, and parsers of 1.1 do not care either.
+pub(super) const TABS_REFUSED: &str = "':' must be followed by a valid YAML whitespace";
+
+/// A text that means the same, with a blank for each tab behind a colon, outside of quotations and of text below `|` or
+/// `>`. `None` when there are none.
+pub(super) fn without_tabs(source: &str) -> Option<String> {
+    let mut lines = Lines::default();
+    let mut text = String::with_capacity(source.len());
+    for line in source.split_inclusive('\n') {
+        lines.tabs.clear();
+        lines.take(line);
+        let mut done = 0;
+        for &at in &lines.tabs {
+            let rest = line[at..].trim_start_matches('\t');
+            let end = line.len() - rest.len();
+            text += &line[done..at];
+            text.extend(std::iter::repeat_n(' ', end - at));
+            done = end;
+        }
+        text += &line[done..];
+    }
+    (text != source).then_some(text)
+}
+
 /// A text that means the same, with the blanks that were added before each line.
 pub(super) struct Reindented {
     pub(super) text: String,
@@ -53,6 +78,8 @@ struct Lines {
     required: usize,
     /// Column of the key that a block scalar stands under; its lines are indented more.
     block: Option<usize>,
+    /// Offsets of tabs behind colons in the lines that were taken.
+    tabs: Vec<usize>,
 }
 
 impl Lines {
@@ -109,7 +136,12 @@ impl Lines {
                     begins = false;
                 }
                 b',' if self.depth > 0 => begins = true,
-                b':' if is_blank(at + 1) => begins = true,
+                b':' if is_blank(at + 1) => {
+                    begins = true;
+                    if line.get(at + 1) == Some(&b'\t') {
+                        self.tabs.push(indent + at + 1);
+                    }
+                }
                 b'-' if begins && self.depth == 0 && is_blank(at + 1) => dash = Some(at),
                 b'&' | b'!' if begins => {
                     while !is_blank(at + 1) {
@@ -174,6 +206,17 @@ mod tests {
             "a: x-{{ b }}\nc: d\n",
         ] {
             assert_eq!(text(source), None, "{source}");
+        }
+    }
+
+    #[test]
+    fn tabs_behind_colons_become_blanks() {
+        assert_eq!(without_tabs("a:\tb\n- c:\t\td: \te\n").unwrap(), "a: b\n- c:  d: \te\n");
+        assert_eq!(without_tabs("a: {b:\tc,\td:\t1}\n").unwrap(), "a: {b: c,\td: 1}\n");
+        assert_eq!(without_tabs("ä:\tb: |\n").unwrap(), "ä: b: |\n");
+        for source in ["a: |\n  b:\tc\n", "a: 'b:\tc'\n", "a: \"b\n  c:\td\"\n", "a: b # c:\td\n", "a:b\tc\n"]
+        {
+            assert_eq!(without_tabs(source), None, "{source}");
         }
     }
 

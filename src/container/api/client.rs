@@ -70,7 +70,7 @@ impl Kube {
         Ok(token.0.clone())
     }
 
-    /// One call, whose body is read by the caller. A refused token is read anew, once.
+    /// Makes a call and leaves its body to the caller. A refused token is read anew, once.
     pub(super) fn open(
         &self,
         method: &'static str,
@@ -293,7 +293,7 @@ impl Kube {
         self.review(verb, resource, &self.namespace)
     }
 
-    /// The same for what stands in no namespace.
+    /// Asks whether this account may do something outside of all namespaces.
     pub(in crate::container) fn may_in_cluster(
         &self,
         verb: &str,

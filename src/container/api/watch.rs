@@ -1,5 +1,5 @@
-//! One watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions that have
-//! expired and silence are its own affair.
+//! A watch over all pods with a label: a list, then what changes, for ever. Ends of the connection, versions
+//! that have expired and silence are its own affair.
 
 use super::client::Kube;
 use super::fault::ClusterFault;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The API server ends a watch after this long, in seconds.
 const WATCH_SECONDS: u64 = 60;
-/// Everything is listed anew after this long, in case that a change was lost.
+/// All pods are listed anew after this long, in case that a change was lost.
 const RELIST: Duration = Duration::from_secs(300);
 /// Pause between two watches.
 const BETWEEN: Duration = Duration::from_millis(50);
@@ -41,7 +41,7 @@ struct Line {
 
 /// How a watch ended.
 enum End {
-    /// It may go on from this version.
+    /// The watch may go on from this version.
     GoOn(String),
     /// The version has expired, or it is time to list anew.
     Relist,

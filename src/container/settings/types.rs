@@ -8,7 +8,7 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything that the runner is told.
+/// Settings of the container runner.
 #[derive(Clone, Debug)]
 pub(in crate::container) struct ContainerSettings {
     /// Shown in the inventory.
@@ -52,7 +52,7 @@ pub(in crate::container) struct ContainerSettings {
 pub(in crate::container) struct ClassSettings {
     /// Full name, `namespace/name`.
     pub(in crate::container) name: ResourceClass,
-    /// Its token, as far as it is known without the cluster.
+    /// Token of the class; `None` when only the cluster has it.
     pub(in crate::container) token: Option<Secret>,
     /// `metadata` and `spec` of its pods.
     pub(in crate::container) template: Value,
@@ -63,7 +63,7 @@ pub(in crate::container) struct ClassSettings {
 /// Collection of pods and secrets that nobody wants any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::container) struct Gc {
-    /// They are taken when they are as old as this.
+    /// Age at which they are collected.
     pub(in crate::container) threshold: Duration,
     /// Pause between two looks.
     pub(in crate::container) interval: Duration,

@@ -44,9 +44,9 @@ pub(super) fn folded(byte: u8) -> u8 {
 
 /// A set of patterns.
 pub(super) struct Automaton {
-    /// One bit for each hash of the first bytes of a pattern.
+    /// A bit for each hash of the first bytes of a pattern.
     filter: Box<[u64; FILTER_WORDS]>,
-    /// One bit for each hash of three unfolded bytes: the first of a pattern, and those behind the first.
+    /// A bit for each hash of three unfolded bytes: the first of a pattern, and those behind the first.
     coarse: Box<[u64; COARSE_WORDS]>,
     /// Last byte of each node.
     bytes: Vec<u8>,

@@ -95,7 +95,7 @@ fn percent(value: &str, kept: &[u8], digits: &[u8; 16], plus: bool) -> String {
     text
 }
 
-/// As a string of JSON in every spelling, without its quotes.
+/// The value as strings of JSON, in every spelling, without quotes.
 pub(super) fn json(value: &str) -> Vec<String> {
     let mut texts = Vec::new();
     for number in 0..SPELLINGS {
@@ -107,7 +107,7 @@ pub(super) fn json(value: &str) -> Vec<String> {
     texts
 }
 
-/// As a string of JSON in one of the spellings, without its quotes.
+/// The value as a string of JSON in the spelling of this number, without quotes.
 pub(super) fn spelled(value: &str, number: usize) -> String {
     let also = ESCAPED[number / 4 % ESCAPED.len()];
     let mut text = String::new();

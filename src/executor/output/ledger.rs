@@ -36,7 +36,7 @@ pub(super) struct Piece {
     pub(super) step: u32,
     /// Offset of its first byte.
     pub(super) offset: u64,
-    /// Its length in bytes; at least 1.
+    /// Length of the piece in bytes; at least 1.
     pub(super) length: usize,
 }
 
@@ -333,7 +333,7 @@ mod tests {
         End(u32),
         /// A call, and whether its answer arrives.
         Call(bool),
-        /// As `Call`, with most bytes of a piece.
+        /// A call with a piece of at most so many bytes, and whether its answer arrives.
         Small(usize, bool),
         Sync,
         Crash,
@@ -351,7 +351,7 @@ mod tests {
         ]
     }
 
-    /// One call as the reporter makes it.
+    /// Makes a call as the reporter does.
     fn call(
         ledger: &mut Ledger,
         plane: &mut Plane,

@@ -210,7 +210,7 @@ impl Open {
         true
     }
 
-    /// As [`Open::flush`], of everything that is left.
+    /// Flushes everything that is left and ends the spool.
     fn end(&mut self, step: u32) -> bool {
         if !self.flush(step) {
             return false;

@@ -8,12 +8,18 @@
 //! - A value of several lines is a string of JSON, too, and one that is a document of JSON counts in one line, by its
 //!   members, and by those of its strings that have several lines or are secret by name or look, as they stand there, as
 //!   they are and as others spell them: whatever reads it lays it out anew.
+//! - Colours in a value count, and count not: reports are looked through without them, and so are texts of tools that
+//!   take them out.
+//! - A value beyond ASCII counts in Windows-1252 and ISO 8859-15 (with them ISO 8859-1), too, if these have its characters.
 //! - Values shorter than four characters and the words of booleans are in every text, and so are lines
 //!   with nothing but brackets and punctuation of a language.
 
 use super::automaton::{FILTERED, folded};
 use super::forms::{Forms, SPELLINGS, json, spelled};
+use crate::system::codepages;
 
+/// The beginning of a colour.
+const COLOUR: &str = "\x1b[";
 /// Characters of the shortest value that is masked.
 const SHORTEST_SECRET: usize = 4;
 /// Longest document that is looked for in other spellings than its own, in bytes.
@@ -44,7 +50,35 @@ pub(super) fn of(value: &str, forms: Forms) -> Vec<Vec<u8>> {
     if value.contains('\\') {
         texts.extend(with_lines(&value.replace("\\n", "\n").replace("\\r", "\n").replace("\\t", "\t")));
     }
-    texts.into_iter().filter(|text| is_secret(text)).map(String::into_bytes).collect()
+    let mut patterns = Vec::new();
+    if value.contains(COLOUR) {
+        let mut plain = Vec::new();
+        for byte in value.bytes() {
+            plain.push(byte);
+            end_colour(&mut plain);
+        }
+        if plain.len() < value.len() {
+            patterns = of(&String::from_utf8_lossy(&plain), forms);
+        }
+    }
+    for text in texts.into_iter().filter(|text| is_secret(text)) {
+        if !text.is_ascii() {
+            for page in [codepages::windows, codepages::latin9] {
+                patterns.extend(codepages::encoded(&text, page));
+            }
+        }
+        patterns.push(text.into_bytes());
+    }
+    patterns
+}
+
+/// Takes a colour off the end of a text that was read up to its last byte.
+pub(in crate::executor) fn end_colour(text: &mut Vec<u8>) {
+    let Some((b'm', before)) = text.split_last() else { return };
+    let begin = before.iter().rposition(|byte| !matches!(byte, b'0'..=b';'));
+    if let Some(at) = begin.filter(|at| before[..=*at].ends_with(COLOUR.as_bytes())) {
+        text.truncate(at - 1);
+    }
 }
 
 /// Returns the longest gap that a form of the value may have within, in bytes.
@@ -300,6 +334,17 @@ mod tests {
         // The work for a long one is bounded.
         let long = format!(r#"{{"password":"{}\u003d"}}"#, "x".repeat(super::LONGEST_SPELLED));
         assert!(of(&long).len() < 12);
+    }
+
+    #[test]
+    fn a_value_counts_without_its_colours_and_in_other_encodings() {
+        assert_eq!(of("ab\x1b[1;31mcd\x1b[mef"), ["abcdef", "ab\x1b[1;31mcd\x1b[mef"]);
+        assert_eq!(of("ab\x1b\x1b[m[3m cd")[0], "ab cd");
+        assert_eq!(of("ab\x1b[2Jcd"), ["ab\x1b[2Jcd"]);
+        assert_eq!(of("\x1b[1mabc\x1b[m").len(), 1, "three characters are in every text");
+        let patterns = super::of("pä€ss", Forms::default());
+        assert_eq!(patterns[..3], [b"p\xe4\x80ss".to_vec(), b"p\xe4\xa4ss".to_vec(), "pä€ss".into()]);
+        assert_eq!(of("пароль"), ["пароль"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 /// Longest that a call for the task may take.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// This much output is sent without waiting, and at most in one call.
+/// Bytes of output that are sent without waiting for more; also the most in one call.
 pub(super) const CHUNK: usize = 1024 * 1024;
 /// Longest output of the spin-up record that goes along with the beginning, in bytes.
 const MOST_SPIN_UP: usize = 64 * 1024;
@@ -37,7 +37,7 @@ const GIVE_BACK_BUDGET: Duration = Duration::from_secs(15);
 pub enum Wish {
     /// Someone cancelled it.
     Cancel,
-    /// It has ended there: stop the steps.
+    /// The task has ended there: stop the steps.
     Ended,
 }
 
@@ -55,11 +55,11 @@ pub enum Begin {
 /// Answer to giving the task back.
 #[derive(Debug)]
 pub enum GaveBack {
-    /// It is back, or has ended meanwhile: nothing is left to do.
+    /// The task is back, or has ended meanwhile: nothing is left to do.
     Done,
-    /// It has begun: the call for its beginning had arrived.
+    /// The task has begun: the call for its beginning had arrived.
     Begun,
-    /// Nobody answered, or not as expected.
+    /// No answer came, or not the expected one.
     Failed(Error),
 }
 
@@ -348,7 +348,7 @@ impl Reporter {
         self.0.changed.notify_all();
     }
 
-    /// Nothing more is said.
+    /// Ends all reports of the task.
     pub fn over(&self) {
         self.lock().life.over();
         self.0.changed.notify_all();
@@ -363,7 +363,8 @@ impl Reporter {
         self.0.changed.notify_all();
     }
 
-    /// One call of a step, tried again until it is answered or the steps are stopped. `path` follows `tasks/{id}/`.
+    /// Makes a call of a step, again and again until it is answered or the steps are stopped. `path` follows
+    /// `tasks/{id}/`.
     pub fn call<A: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -373,7 +374,7 @@ impl Reporter {
         self.until_answered(method, path, body, ReporterState::steps_go_on)
     }
 
-    /// One call that outlives the steps, tried again until it is answered or the delivery is given up.
+    /// Makes a call that outlives the steps, again and again until an answer or the end of the delivery.
     pub(super) fn deliver<A: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -383,7 +384,7 @@ impl Reporter {
         self.until_answered(method, path, body, ReporterState::delivery_goes_on)
     }
 
-    /// One attempt at such a call. `None` after a failure that may pass, when its wait is over.
+    /// Tries a call that outlives the steps once. `None` after a failure that may pass, and its wait.
     pub(super) fn deliver_once<A: DeserializeOwned>(
         &self,
         method: &'static str,
@@ -399,7 +400,7 @@ impl Reporter {
         Backoff::new(Duration::from_millis(200), Duration::from_secs(30), Duration::MAX)
     }
 
-    /// One attempt at such a call. `None` after a failure that may pass, when its wait is over: the next
+    /// Tries a call of a step once. `None` after a failure that may pass, when its wait is over: the next
     /// attempt may carry something else.
     pub(in crate::executor) fn attempt<A: DeserializeOwned>(
         &self,
@@ -476,7 +477,7 @@ impl Reporter {
         self.ask_by(&self.0.client, request)
     }
 
-    /// One call, decoded. A task that has ended there ends here.
+    /// Makes a call and decodes the answer. A task that has ended there ends here.
     pub(super) fn ask_by<A: DeserializeOwned>(
         &self,
         client: &Client,
@@ -495,7 +496,7 @@ impl Reporter {
         body
     }
 
-    /// One call. Whatever the answer says, it counts as one, and may bring news.
+    /// Makes a call. Any answer shows that the control plane is there, and may bring news.
     fn answer(&self, client: &Client, request: &Request<'_>) -> Result<Response, Error> {
         let sent = client.send(request);
         let mut state = self.lock();

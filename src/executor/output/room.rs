@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// How soon a step that waits for room looks again by itself.
 const LOOK: Duration = Duration::from_secs(1);
-/// So many looks in vain are enough in a task that is cancelled.
+/// Looks in vain after which a cancelled task waits no more.
 const MOST_VAIN_LOOKS: u32 = 5;
 
 impl Reporter {
@@ -58,7 +58,7 @@ impl Reporter {
         if state.journal.as_ref().is_some_and(is_there) {
             return;
         }
-        // As before, a disk that takes nothing leaves less behind.
+        // A disk that takes nothing leaves less behind, as before.
         state.journal = opening::write(&folder.join(EVENTS), &state.ledger.journal()).ok();
     }
 

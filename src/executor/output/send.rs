@@ -181,7 +181,7 @@ impl Reporter {
             }
             Err(error) => {
                 let stored = gap(&error).ok_or(error)?;
-                // What it does not find is sent as anywhere else.
+                // A control plane that does not find the output in the shared folder is sent it from then on.
                 #[cfg(feature = "server")]
                 self.send_shared();
                 (stored, 0)

@@ -23,7 +23,7 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// One for what comes at `start`; `error` is that of the disk, and the answer where there is no memory either.
+    /// Makes one for the bytes from `start` on; `error` is that of the disk, and is returned without memory.
     pub(super) fn instead(error: io::Error, start: u64, on_disk: u64) -> io::Result<Self> {
         match is_full(&error).then(|| os::file_in_memory("runlet-output")).flatten() {
             Some(file) => Ok(Self { file: Arc::new(file), start, on_disk, stays: false }),

@@ -71,7 +71,7 @@ impl Spool {
         Ok(Self::of(file, 0, path, limit))
     }
 
-    /// One in memory alone, where the disk has no room for the file; `error` is that of the disk.
+    /// Creates a spool in memory alone, where the disk has no room for the file; `error` is that of the disk.
     pub(super) fn in_memory(error: io::Error, path: &Path, limit: u64) -> io::Result<Self> {
         let spare = Spare { stays: true, ..Spare::instead(error, 0, 0)? };
         let spool = Self::of(spare.file.try_clone()?, 0, path, limit);

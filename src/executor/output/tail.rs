@@ -45,7 +45,7 @@ impl Tail {
         }
     }
 
-    /// One that another process has left behind.
+    /// Opens the end that another process has left behind.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = opening::open(path, File::options().read(true))?;
         let mut front = [0; FRONT as usize];

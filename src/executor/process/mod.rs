@@ -1,4 +1,4 @@
-//! One child process with its output, and killing: first what belongs to it, then whatever escaped from that.
+//! A child process with its output, and killing: first what belongs to it, then whatever escaped from that.
 
 mod facts;
 #[cfg(unix)]

@@ -49,7 +49,7 @@ fn nothing() -> io::Result<Stdio> {
 }
 
 impl Process {
-    /// Its group, which has its number.
+    /// Process group of the child, which has the child's number.
     pub fn group(&self) -> ProcessGroup {
         self.pid
     }
@@ -109,8 +109,8 @@ fn descendants() -> Vec<proc::Stat> {
     proc::descendants(rustix::process::getpid().as_raw_nonzero().get())
 }
 
-/// The same, after the dead were reaped: no thread may wait for a child any more. That there is no child proves that
-/// there is nothing, without a look at any file, since this process adopts.
+/// All descendants after the dead were reaped: no thread may wait for a child any more. This process adopts,
+/// so that having no child proves that there is none, without a look at any file.
 fn left_behind() -> Vec<proc::Stat> {
     if !os::has_children() && ADOPTS.load(Ordering::Relaxed) { Vec::new() } else { descendants() }
 }
@@ -145,7 +145,7 @@ pub fn end_descendants(grace: Duration, patience: Duration) -> Vec<Descendant> {
                 false if first => Signal::TERM,
                 false => continue,
             };
-            // Its arguments go with it: they are read before the signal.
+            // Arguments go with the process: they are read before the signal.
             signalled.entry(process.pid).or_insert_with(|| named(&process));
             let _ = rustix::process::kill_process(pid, signal);
         }

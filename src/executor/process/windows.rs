@@ -53,7 +53,7 @@ pub fn start(mut command: Command) -> io::Result<(Process, os::HeardPipe)> {
     // The command owns the writing ends: the pipe would never close while it lives.
     drop(command);
     if let Err(error) = job.assign_process(child.as_raw_handle() as isize) {
-        // One that has ended already is in no need of it.
+        // A child that has ended already needs no job object.
         if child.try_wait()?.is_none() {
             let _ = child.kill();
             return Err(io::Error::other(error));
@@ -127,7 +127,7 @@ pub fn has_descendants() -> bool {
     !left_behind().is_empty()
 }
 
-/// Those who may hold the output of a step: whatever this process has started.
+/// Processes that may hold the output of a step: all that this process has started.
 pub fn holders(_: &os::HeardPipe) -> Vec<Descendant> {
     left_behind().iter().map(named).collect()
 }

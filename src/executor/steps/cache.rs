@@ -31,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-/// `save_cache`.
+/// Runs the step `save_cache`.
 pub(super) fn save(
     task: &Task,
     host: &TaskHost,
@@ -120,7 +120,7 @@ fn not_saved(control: &mut Control, why: &str, log: &StepLog) -> StepEnd {
     StepEnd::success()
 }
 
-/// `restore_cache`.
+/// Runs the step `restore_cache`.
 pub(super) fn restore(
     task: &Task,
     places: &Places,

@@ -93,7 +93,7 @@ impl WorkTree<'_> {
     pub(super) fn set_up(&self, git: &mut dyn FnMut(&[&str]) -> Result<(), StepEnd>) -> Result<(), StepEnd> {
         let source = self.source;
         let repository = self.directory.join(".git");
-        // One that was killed while it was made is made again: that adds what is missing.
+        // A repository whose making was cut short is made again: that adds what is missing.
         if !repository.join("config").exists()
             || !self.succeeds(&["--git-dir=.git", "rev-parse", "--git-dir"])
         {
@@ -223,9 +223,10 @@ impl Checkout<'_> {
             // A name outside of a section is no setting, though git goes on after it.
             let keeps = !is_old && settings.is_some_and(|names| names.lines().all(|name| name.contains('.')));
             if !keeps || left::is_set_aside(&repository) {
-                // It says which files are the commit's, and which are to go.
+                // HEAD says which files are the commit's, and which are to go.
                 before = self.tree.asks(&["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
-                if let Err(error) = left::strip(&repository, keeps) {
+                let modules = !keeps && self.tree.input.local_source.is_none();
+                if let Err(error) = left::strip(&repository, keeps, modules) {
                     log.note(&format!(
                         "The repository that was here cannot be used ({error}): making it anew"
                     ));
@@ -309,7 +310,7 @@ impl Checkout<'_> {
             })?;
         }
         if let Some(default) = &source.default_branch {
-            // As a clone has it, where that branch has come along.
+            // A clone has this reference, where that branch has come along.
             tree.succeeds(&["remote", "set-head", "--", "origin", default]);
         }
         if let Some(before) = before {
@@ -330,7 +331,7 @@ impl Checkout<'_> {
                 log.note("Trying again with a new index");
                 fs::remove_file(&index)
                     .map_err(|e| StepEnd::failed(format!("failed to remove `{}`: {e}", index.display())))?;
-                // It says which files of the commit before are to go.
+                // The index of HEAD says which files of the commit before are to go.
                 self.tree.succeeds(&["read-tree", "HEAD"]);
                 Ok(self.git(&target)?)
             }
@@ -383,7 +384,7 @@ impl Checkout<'_> {
     fn git_in(&mut self, directory: &Path, args: &[&str]) -> Result<(), StepEnd> {
         let command = self.tree.command(directory, args);
         let what = args.first().copied().unwrap_or_default();
-        // Nothing that was said before is meant.
+        // Messages of earlier commands are not meant.
         self.log.heard();
         match self.control.child(self.log, command, Some(SILENCE)) {
             ChildEnd::Ended(ended) if ended.code == 0 => Ok(()),

@@ -182,11 +182,11 @@ fn text(name: &OsStr) -> String {
 /// Why a file did not arrive.
 #[derive(Debug)]
 pub(super) enum UploadError {
-    /// It could not be read here.
+    /// The file could not be read here.
     Read(io::Error),
-    /// It kept changing while it was read.
+    /// The file kept changing while it was read.
     Changing,
-    /// It is larger than the control plane takes.
+    /// The file has this many bytes, more than the control plane takes.
     TooLarge(u64),
     /// Asked to stop meanwhile.
     Stopped,

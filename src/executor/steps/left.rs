@@ -18,6 +18,17 @@ const OF_ORIGIN: [&str; 2] = ["refs/remotes/origin/", "refs/tags/"];
 
 /// The parts that hold settings.
 const SETTINGS: [&str; 4] = ["config", "config.worktree", "info", "hooks"];
+/// The settings of a submodule's repository that stay: its form, and its origin. Git finds its files without any.
+const OF_SUBMODULE: [&str; 8] = [
+    "repositoryformatversion",
+    "objectformat",
+    "partialclone",
+    "filemode",
+    "url",
+    "fetch",
+    "promisor",
+    "partialclonefilter",
+];
 /// File by which a repository is known whose settings, but nothing else, are of this task.
 const MARK: &str = "left-by-an-earlier-job";
 
@@ -45,30 +56,76 @@ pub(super) fn is_set_aside(repository: &Path) -> bool {
     repository.join(MARK).exists()
 }
 
-/// Removes the settings of a repository, and marks it. An error, too, when there is none, or only a link to one.
-pub(super) fn set_aside(repository: &Path) -> io::Result<()> {
+/// Removes the settings of a repository and, for `modules`, those of its submodules, and marks it. An error, too, when there
+/// is none, or only a link to one.
+pub(super) fn set_aside(repository: &Path, modules: bool) -> io::Result<()> {
     if !repository.symlink_metadata()?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
     SETTINGS.iter().try_for_each(|name| remove(&repository.join(name)))?;
+    if modules {
+        set_modules_aside(&repository.join("modules"))?;
+    }
     fs::write(repository.join(MARK), "")
 }
 
-/// Removes what is not to be taken over; `settings`: but for those. Afterwards it is no repository until `git init` has
+/// Removes what decides about the files of submodules, whose repositories are below a folder: their names may have slashes.
+/// They come out of it whole, since no step makes them anew.
+fn set_modules_aside(modules: &Path) -> io::Result<()> {
+    // Through a link they are of a repository elsewhere, which stays as it is.
+    if !modules.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+        return Ok(());
+    }
+    retain(modules, &|_| true)?;
+    for entry in fs::read_dir(modules).into_iter().flatten().flatten() {
+        let module = entry.path();
+        if !module.join("HEAD").exists() {
+            set_modules_aside(&module)?;
+            continue;
+        }
+        let config = module.join("config");
+        let settings = fs::read(&config).unwrap_or_default();
+        retain(&module, &|name| !SETTINGS.contains(&name))?;
+        retain(&module.join("refs"), &|name| name != "replace")?;
+        fs::write(&config, of_submodule(&String::from_utf8_lossy(&settings)))?;
+        set_modules_aside(&module.join("modules"))?;
+    }
+    Ok(())
+}
+
+/// The lines of settings that stay, in their sections.
+fn of_submodule(settings: &str) -> String {
+    let mut kept = String::new();
+    for line in settings.lines() {
+        let text = line.trim();
+        let name = text.split_once('=').map_or(text, |(name, _)| name.trim());
+        let is_section = text.starts_with('[') && text.find(']') == Some(text.len() - 1);
+        if is_section || OF_SUBMODULE.contains(&name) && !text.ends_with('\\') {
+            kept += line;
+            kept.push('\n');
+        }
+    }
+    kept
+}
+
+/// Removes what is not to be taken over; `settings`: but for those; `modules`: and the settings of submodules. Afterwards it is no repository until `git init` has
 /// completed it.
-pub(super) fn strip(repository: &Path, settings: bool) -> io::Result<()> {
+pub(super) fn strip(repository: &Path, settings: bool, modules: bool) -> io::Result<()> {
     if !repository.symlink_metadata()?.is_dir() {
         // A link to a repository elsewhere, which stays as it is.
         return remove(repository);
     }
     retain(repository, &|name| KEPT.contains(&name) || settings && SETTINGS.contains(&name))?;
+    if modules {
+        set_modules_aside(&repository.join("modules"))?;
+    }
     let refs = repository.join("refs");
     retain(&refs, &|name| name == "remotes" || name == "tags")?;
     retain(&refs.join("remotes"), &|name| name == "origin")?;
     let packed = repository.join("packed-refs");
     match fs::read_to_string(&packed) {
         Ok(text) => fs::write(&packed, of_origin(&text)),
-        // One that is damaged goes; the next fetch learns all of it anew.
+        // A damaged file goes; the next fetch learns all of it anew.
         Err(error) if error.kind() == io::ErrorKind::InvalidData => fs::remove_file(&packed),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
@@ -133,7 +190,7 @@ mod tests {
     fn settings_that_came_after_those_that_were_set_aside_stay() {
         let folder = tempfile::tempdir().unwrap();
         let repository = folder.path().join(".git");
-        assert!(set_aside(&repository).is_err());
+        assert!(set_aside(&repository, true).is_err());
         fs::create_dir(&repository).unwrap();
         for name in ["config", "config.worktree", "HEAD", "index"] {
             fs::write(repository.join(name), "left").unwrap();
@@ -142,14 +199,49 @@ mod tests {
         fs::write(repository.join("info/grafts"), "left").unwrap();
         let there = |name: &str| repository.join(name).exists();
         assert!(!is_set_aside(&repository));
-        set_aside(&repository).unwrap();
+        set_aside(&repository, true).unwrap();
         assert!(is_set_aside(&repository) && there("HEAD") && there("index"));
         assert!(!there("config") && !there("config.worktree") && !there("info"));
         assert!(is_old(&repository, SystemTime::UNIX_EPOCH));
         fs::write(repository.join("config"), "own").unwrap();
         assert!(!is_old(&repository, SystemTime::UNIX_EPOCH));
-        strip(&repository, true).unwrap();
+        strip(&repository, true, false).unwrap();
         assert!(there("config") && !there("HEAD") && !there("index") && !is_set_aside(&repository));
+    }
+
+    #[test]
+    fn submodules_keep_their_form_and_their_origin() {
+        let settings = "[core]\n\trepositoryformatversion = 0\n\tworktree = ../../../lib\n\thooksPath = /x\n[core] fsmonitor = x ;]\n\
+            [remote \"origin\"]\n\turl = /o\\\n\turl = /origin\n\tuploadpack = x\n[url \"x\"]\n\tinsteadOf = y\n[include]\n path = z\n";
+        assert_eq!(
+            of_submodule(settings),
+            "[core]\n\trepositoryformatversion = 0\n[remote \"origin\"]\n\turl = /origin\n[url \"x\"]\n[include]\n"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let modules = folder.path().join("modules");
+        let (outer, inner) = (modules.join("libs/outer"), modules.join("libs/outer/modules/inner"));
+        for module in [&outer, &inner] {
+            for file in
+                ["HEAD", "config", "index", "hooks/post-checkout", "info/attributes", "refs/replace/1"]
+            {
+                let path = module.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, settings).unwrap();
+            }
+        }
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(modules.join("libs"), &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&elsewhere, modules.join("libs")).unwrap();
+        set_modules_aside(&modules).unwrap();
+        assert!(!modules.join("libs").exists() && elsewhere.join("outer/hooks/post-checkout").exists());
+        fs::rename(&elsewhere, modules.join("libs")).unwrap();
+        set_modules_aside(&modules).unwrap();
+        for module in [&outer, &inner] {
+            assert_eq!(fs::read_to_string(module.join("config")).unwrap(), of_submodule(settings));
+            let is_there = |name: &&&str| module.join(name).exists();
+            assert_eq!(["HEAD", "index", "hooks", "info", "refs/replace"].iter().filter(is_there).count(), 2);
+        }
+        set_modules_aside(&folder.path().join("nothing")).unwrap();
     }
 
     #[test]
@@ -178,7 +270,7 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "x").unwrap();
         }
-        strip(&repository, false).unwrap();
+        strip(&repository, false, true).unwrap();
         let is_there = |file: &&&str| repository.join(file).exists();
         let kept: Vec<_> = files.iter().filter(is_there).copied().collect();
         assert_eq!(
@@ -191,7 +283,7 @@ mod tests {
         assert!(is_partial(&repository));
         let link = folder.path().join("link");
         std::os::unix::fs::symlink(&repository, &link).unwrap();
-        strip(&link, false).unwrap();
+        strip(&link, false, true).unwrap();
         assert!(link.symlink_metadata().is_err() && repository.join("objects/aa/bb").exists());
         // Parts may be elsewhere as well.
         let shares = folder.path().join("shares");
@@ -201,7 +293,7 @@ mod tests {
         for part in ["refs", "packed-refs"] {
             std::os::unix::fs::symlink(repository.join(part), shares.join(part)).unwrap();
         }
-        strip(&shares, false).unwrap();
+        strip(&shares, false, true).unwrap();
         assert_eq!(fs::read_dir(&shares).unwrap().count(), 0);
         assert!(repository.join("refs/heads").exists());
         assert_eq!(fs::read_to_string(repository.join("packed-refs")).unwrap(), "1a refs/heads/main\n");

@@ -1,6 +1,6 @@
 //! A report of tests with its secrets masked: in the values of its attributes and in its text, as they read without
 //! entities and colours. Its markup stays, whatever a secret looks like, and so does what is no XML; a section of CDATA
-//! becomes text like any other, and document types, which nobody reads, go.
+//! becomes text like any other; comments, instructions and document types, which nobody reads, go.
 //!
 //! What the control plane reads in the copy is what was looked through here, also where a report is damaged: its reader
 //! finds a value where one is found here (with quotation marks or without), and the end of a tag where it is here. Quotation marks
@@ -8,9 +8,12 @@
 //!
 //! Readers join the text around comments, instructions and elements: so does the search for secrets. Markup within what
 //! may be a secret waits until that is decided, and stands behind the mask if it is one.
+//!
+//! Readers decode as well, so that is done before: the copy of a report in another encoding is UTF-8.
 
-use crate::executor::output::redactor::Redactor;
+use crate::executor::output::redactor::{Redactor, end_colour};
 use crate::executor::output::secrets::Secrets;
+use crate::system::codepages::{CodePage, declared};
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -21,15 +24,18 @@ const PIECE: usize = 16 * 1024;
 const CDATA: &[u8] = b"<![CDATA[";
 const COMMENT: &[u8] = b"<!--";
 const DOCTYPE: &[u8] = b"<!DOCTYPE";
+const INSTRUCTION: &[u8] = b"<?";
 
 /// Part of the document that the next byte is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Part {
     Text,
     Cdata,
-    /// A tag or an instruction, or the beginning of other markup.
+    /// A tag, or the beginning of other markup.
     Tag,
     Comment,
+    /// A processing instruction, or the declaration of XML.
+    Instruction,
     /// A document type.
     Doctype,
     /// The value of an attribute; its quotation mark, or [`BARE`].
@@ -89,19 +95,20 @@ pub(super) fn copy(
         last: Vec::new(),
     };
     let mut buffer = vec![0; 64 * 1024];
-    let mut wide: Option<Wide> = None;
-    let mut is_begun = false;
+    let mut foreign: Option<Foreign> = None;
+    let (mut text, mut is_begun) = (String::new(), false);
     loop {
         let n = match input.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         };
         if n == 0 {
-            // Half of a character is none.
-            if wide.is_some_and(|wide| wide.first.is_some()) {
-                for byte in "\u{fffd}".bytes() {
-                    masked.byte(byte)?;
-                }
+            for byte in foreign.map(Foreign::rest).unwrap_or_default().bytes() {
+                masked.byte(byte)?;
+            }
+            // The beginning of markup was written, or goes.
+            if !matches!(masked.part, Part::Text | Part::Cdata | Part::Value(_)) {
+                masked.last.clear();
             }
             masked.pass_last()?;
             masked.mask_value(true)?;
@@ -114,12 +121,14 @@ pub(super) fn copy(
         }
         if !is_begun {
             is_begun = true;
-            wide = Wide::of(&buffer[..n]);
+            foreign = Foreign::of(&buffer[..n]);
         }
         for &byte in &buffer[..n] {
-            match &mut wide {
-                Some(wide) => {
-                    for byte in wide.byte(byte).bytes() {
+            match &mut foreign {
+                Some(foreign) => {
+                    text.clear();
+                    foreign.byte(byte, &mut text);
+                    for byte in text.bytes() {
                         masked.byte(byte)?;
                     }
                 }
@@ -129,40 +138,84 @@ pub(super) fn copy(
     }
 }
 
-/// UTF-16, read as UTF-8: neither a secret nor markup is found in it as it is.
-struct Wide {
-    is_big_endian: bool,
-    half: Option<u8>,
-    /// The first of a pair of surrogates.
-    first: Option<u16>,
+/// Another encoding, read as UTF-8: neither a secret nor, in one of two bytes, markup is found in it as it is.
+struct Foreign {
+    kind: Kind,
+    /// Bytes of a character that is not whole.
+    open: Vec<u8>,
 }
 
-impl Wide {
-    /// A reader for a file that begins so, if that is UTF-16.
+enum Kind {
+    /// UTF-16.
+    Wide { is_big_endian: bool },
+    /// One byte for each character. Many files are declared so and hold UTF-8: what is that stays.
+    Narrow(CodePage),
+}
+
+impl Foreign {
+    /// A reader for a file that begins so, if that is in another encoding.
     fn of(beginning: &[u8]) -> Option<Self> {
-        let is_big_endian = match beginning {
-            [0xfe, 0xff, ..] | [0, b'<', ..] => true,
-            [0xff, 0xfe, ..] | [b'<', 0, ..] => false,
-            _ => return None,
+        let kind = match beginning {
+            [0xfe, 0xff, ..] | [0, b'<', ..] => Kind::Wide { is_big_endian: true },
+            [0xff, 0xfe, ..] | [b'<', 0, ..] => Kind::Wide { is_big_endian: false },
+            _ => Kind::Narrow(declared(beginning)?),
         };
-        Some(Self { is_big_endian, half: None, first: None })
+        Some(Self { kind, open: Vec::new() })
     }
 
-    /// The characters that end with this byte.
-    fn byte(&mut self, byte: u8) -> String {
-        let Some(half) = self.half.take() else {
-            self.half = Some(byte);
-            return String::new();
-        };
-        let unit = if self.is_big_endian {
-            u16::from_be_bytes([half, byte])
-        } else {
-            u16::from_le_bytes([half, byte])
-        };
-        let units = [self.first.unwrap_or_default(), unit];
-        let from = usize::from(self.first.is_none());
-        self.first = Some(unit).filter(|unit| matches!(unit, 0xd800..=0xdbff));
-        String::from_utf16_lossy(&units[from..1 + usize::from(self.first.is_none())])
+    /// Adds the characters that end with this byte.
+    fn byte(&mut self, byte: u8, text: &mut String) {
+        self.open.push(byte);
+        match self.kind {
+            Kind::Wide { is_big_endian } => {
+                let unit = |pair: &[u8]| match (pair, is_big_endian) {
+                    (&[first, second], true) => u16::from_be_bytes([first, second]),
+                    (&[first, second], false) => u16::from_le_bytes([first, second]),
+                    _ => 0,
+                };
+                let (before, last) = self.open.split_at(self.open.len() / 3 * 2);
+                let last = unit(last);
+                // A pair of surrogates is one character.
+                match self.open.len() {
+                    2 if !matches!(last, 0xd800..=0xdbff) => {
+                        text.push_str(&String::from_utf16_lossy(&[last]))
+                    }
+                    4 => text.push_str(&String::from_utf16_lossy(&[unit(before), last])),
+                    _ => return,
+                }
+                self.open.clear();
+            }
+            Kind::Narrow(character) => loop {
+                let wrong = match std::str::from_utf8(&self.open) {
+                    Ok(whole) => {
+                        text.push_str(whole);
+                        return self.open.clear();
+                    }
+                    Err(error) => error.error_len(),
+                };
+                for _ in 0..wrong.unwrap_or_default() {
+                    text.push(character(self.open.remove(0)));
+                }
+                if wrong.is_none() {
+                    return;
+                }
+            },
+        }
+    }
+
+    /// The rest at the end of the file. Half of a character is none.
+    fn rest(self) -> String {
+        match self.kind {
+            Kind::Wide { .. } if self.open.len() > 1 => "\u{fffd}".to_owned(),
+            Kind::Wide { .. } => String::new(),
+            Kind::Narrow(character) => {
+                let mut text = String::new();
+                for byte in self.open {
+                    text.push(character(byte));
+                }
+                text
+            }
+        }
     }
 }
 
@@ -227,20 +280,29 @@ impl<W: Write> Masked<W> {
                 let part = match &self.last[..] {
                     COMMENT => Part::Comment,
                     CDATA => Part::Cdata,
-                    DOCTYPE => Part::Doctype,
+                    last if last.eq_ignore_ascii_case(DOCTYPE) => Part::Doctype,
+                    INSTRUCTION => Part::Instruction,
                     _ => return Ok(()),
                 };
-                if self.last.len() == CDATA.len() {
-                    // Nothing of it was written: that much markup always waits.
-                    if let Some((_, mark)) = self.marks.last_mut() {
-                        mark.truncate(mark.len().saturating_sub(CDATA.len()));
-                    }
+                // Nothing of it was written: that much markup always waits.
+                if let Some((_, mark)) = self.marks.last_mut() {
+                    mark.truncate(mark.len().saturating_sub(self.last.len()));
                 }
                 self.begin(part);
                 Ok(())
             }
-            (Part::Comment, b'>') if self.last.ends_with(b"--") => self.markup(Part::Text, byte),
-            (part, byte) => self.markup(part, byte),
+            (part, byte) => {
+                let end: &[u8] = if part == Part::Comment { b"--" } else { b"?" };
+                if byte == b'>' && self.last.ends_with(end) {
+                    self.begin(Part::Text);
+                    return Ok(());
+                }
+                if self.last.len() > 1 {
+                    self.last.remove(0);
+                }
+                self.last.push(byte);
+                Ok(())
+            }
         }
     }
 
@@ -254,16 +316,9 @@ impl<W: Write> Masked<W> {
         if self.part != part {
             self.begin(part);
         }
-        // The beginning of a tag, or the end of a comment.
-        match self.part {
-            Part::Tag if self.last.len() < CDATA.len() => self.last.push(byte),
-            Part::Comment => {
-                if self.last.len() > 1 {
-                    self.last.remove(0);
-                }
-                self.last.push(byte);
-            }
-            _ => {}
+        // What begins so may be no tag.
+        if self.part == Part::Tag && self.last.len() < CDATA.len() {
+            self.last.push(byte);
         }
         if matches!(part, Part::Text | Part::Value(_)) {
             self.last.clear();
@@ -283,8 +338,9 @@ impl<W: Write> Masked<W> {
         if let Some((_, mark)) = self.marks.last_mut() {
             mark.extend_from_slice(bytes);
         }
-        // It may be the beginning of a section of CDATA.
-        let is_known = self.part != Part::Tag || self.last.get(1).is_some_and(|byte| *byte != b'!');
+        // It may be the beginning of what goes.
+        let is_known =
+            self.part != Part::Tag || self.last.get(1).is_some_and(|byte| !matches!(byte, b'!' | b'?'));
         if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
             // Nothing is joined over so much markup.
             self.decide(true)?;
@@ -322,16 +378,7 @@ impl<W: Write> Masked<W> {
         let text = if is_value { &mut self.value } else { &mut self.plain };
         text.extend_from_slice(bytes);
         // A colour is no part of the text, wherever it stands: it goes with its last byte.
-        let colour = match text.split_last() {
-            Some((b'm', before)) => before
-                .iter()
-                .rposition(|byte| !matches!(byte, b'0'..=b';'))
-                .filter(|at| before[..=*at].ends_with(b"\x1b[")),
-            _ => None,
-        };
-        if let Some(at) = colour {
-            text.truncate(at - 1);
-        }
+        end_colour(text);
         // No colour is open behind a letter.
         let is_short = text.len() < PIECE || bytes.last() < Some(&b'a') && text.len() < 2 * PIECE;
         match self.part {

@@ -9,7 +9,7 @@ use std::path::Path;
 /// The names that a task has stored files under.
 #[derive(Debug, Default)]
 pub(in crate::executor) struct StoredNames {
-    /// Those that were masked, and what they were.
+    /// Names with a mask in them, each with the name before it was masked.
     masked: BTreeMap<String, String>,
     /// Checksum and place of the artifact of a name.
     artifacts: BTreeMap<String, String>,

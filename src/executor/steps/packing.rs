@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// An archive that is uploaded and has no name yet.
 pub(super) struct Uploaded {
     pub(super) archive: Archive,
-    /// Its content, for people.
+    /// Content of the archive, for people.
     pub(super) summary: String,
 }
 
@@ -58,7 +58,7 @@ pub(super) fn upload(
 ) -> Result<Option<Uploaded>, Error> {
     let file = private.join("archive");
     let result = upload_from(&file, private, control, reporter, log, Box::new(add));
-    // It may never have been made.
+    // The file may never have been made.
     let _ = remove_file(&file);
     result
 }

@@ -18,10 +18,10 @@ pub(in crate::executor) fn take_over(input: &TaskInput, host: &TaskHost, steps: 
         if left::is_old(&repository, host.began)
             && host.places.may_check_out(&directory).is_ok()
             && left::other_owner(&repository).is_none()
-            && left::set_aside(&repository).is_ok()
+            && left::set_aside(&repository, input.local_source.is_none()).is_ok()
         {
             let tree = WorkTree { input, host, directory: &directory, source };
-            // What fails here is told by the step.
+            // A failure here comes again in the step, which reports it.
             let _ = tree.set_up(&mut |args| tree.asks(args).map(drop).ok_or_else(StepEnd::success));
         }
     }

@@ -91,13 +91,13 @@ fn upload_report(
         ))),
         Err(error) => Ok(Err(UploadError::Read(error))),
     };
-    // It may never have been made.
+    // The copy may never have been made.
     let _ = std::fs::remove_file(&copy);
     uploaded
 }
 
 fn masked_copy(path: &Path, to: &Path, limit: u64, secrets: &Secrets, stop: &AtomicBool) -> io::Result<bool> {
-    // One byte more than may be stored, so that a longer one is seen to be too long.
+    // A byte more than may be stored, so that a longer report is seen to be too long.
     let mut report = io::Read::take(open_regular(path)?, limit.saturating_add(1));
     let out = BufWriter::new(File::create(to)?);
     masked_xml::copy(&mut report, out, secrets, stop)

@@ -24,8 +24,8 @@ pub(super) fn file(
     beside(control, move |stop| files::upload(&reporter, &path, limit, stop))
 }
 
-/// One call of the task with a JSON body: it records an upload, or asks for one. The inner error is a sentence for
-/// the output of the step.
+/// Makes a call of the task with a JSON body, which records an upload or asks for one. The inner error is a
+/// sentence for the output of the step.
 pub(super) fn post<A: DeserializeOwned + Send + 'static>(
     control: &mut Control,
     reporter: &Reporter,

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Most files and folders that one pattern may match.
 const MOST_MATCHES: usize = 100_000;
 
-/// `persist_to_workspace`.
+/// Runs the step `persist_to_workspace`.
 pub(super) fn persist(
     host: &TaskHost,
     control: &mut Control,
@@ -69,7 +69,7 @@ pub(super) fn persist(
     }
 }
 
-/// `attach_workspace`.
+/// Runs the step `attach_workspace`.
 pub(super) fn attach(
     places: &Places,
     control: &mut Control,

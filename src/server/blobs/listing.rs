@@ -1,4 +1,4 @@
-//! Everything that is stored, one file after the other: for the sweep, for checks and for backups.
+//! All stored files, one after the other: for the sweep, for checks and for backups.
 
 use crate::protocol::TaskId;
 use crate::server::blobs::disk::{Error, digest, io_error};
@@ -39,7 +39,7 @@ impl Objects {
             for file in files.flatten() {
                 let name =
                     [folder.file_name(), file.file_name()].map(|part| part.to_string_lossy().into_owned());
-                // One that was removed meanwhile is none.
+                // A file that was removed meanwhile is none.
                 if let Ok(stored) = StoredFile::of(file.path()) {
                     each(name.concat(), stored);
                 }

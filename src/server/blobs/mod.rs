@@ -43,7 +43,7 @@ impl Blobs {
         Ok(Self::existing(root, durable))
     }
 
-    /// The same bytes, where small outputs that are complete are rows.
+    /// The store with small outputs kept as rows once they are complete.
     pub fn with_rows(self, rows: Rows) -> Self {
         Self { outputs: self.outputs.with_rows(rows), ..self }
     }

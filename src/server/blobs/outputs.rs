@@ -48,11 +48,11 @@ struct Written {
 /// An output, compared with what its runner wrote.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Checked {
-    /// It is all there, in its file, and durable.
+    /// The output is all there, in its file, and durable.
     Whole,
-    /// It is all there, and these bytes are to be kept as a row; the file is not waited for.
+    /// The output is all there, and these bytes are to be kept as a row; the file is not waited for.
     Small(Vec<u8>),
-    /// It is to be sent again from this offset on.
+    /// The output is to be sent again from this offset on.
     From(u64),
 }
 
@@ -76,7 +76,7 @@ impl Outputs {
         }
     }
 
-    /// The same outputs, of which small ones that are complete are rows.
+    /// The outputs with small ones kept as rows once they are complete.
     pub(super) fn with_rows(self, rows: Rows) -> Self {
         Self { rows: Some(rows), ..self }
     }
@@ -121,7 +121,7 @@ impl Outputs {
         self.append_at(task, step, offset, bytes, None)
     }
 
-    /// The same for bytes that have arrived at this Unix time in milliseconds, which [`Outputs::times`] tells.
+    /// Stores output as [`Outputs::append`] does. `at_ms`: Unix time of its arrival, for [`Outputs::times`].
     pub fn append_at(
         &self,
         task: &TaskId,
@@ -230,7 +230,7 @@ impl Outputs {
         }
         let key = (task.clone(), step);
         if !self.durable {
-            // It was written on this host a moment ago, by this process: to read it again would find what was written.
+            // The file was written by this process a moment ago: reading it again would find the same.
             self.written().remove(&key);
             return Ok(Checked::Whole);
         }

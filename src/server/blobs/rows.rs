@@ -39,7 +39,7 @@ impl fmt::Debug for Rows {
 /// The place of an output.
 #[derive(Debug)]
 pub(super) enum OutputPlace {
-    /// Nothing was written.
+    /// No output was written.
     Nowhere,
     /// A file, which may be growing.
     File(File),

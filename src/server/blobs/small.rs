@@ -26,7 +26,7 @@ impl Outputs {
         let path = self.path(task, step);
         match File::open(&path) {
             Ok(file) => Ok(OutputPlace::File(file)),
-            // It may have become a row since.
+            // The output may have become a row since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Ok(self.row(task, step)?.map_or(OutputPlace::Nowhere, OutputPlace::Row))
             }
@@ -60,7 +60,7 @@ impl Outputs {
                 _ => {}
             }
         }
-        // One with larger outputs stays.
+        // A folder with larger outputs stays.
         let _ = fs::remove_dir(self.folder().join(task.as_str()));
     }
 }

@@ -64,7 +64,7 @@ impl Stretch {
         let file = match &self.place {
             OutputPlace::File(file) if left > 0 => file,
             OutputPlace::Row(bytes) if left > 0 => {
-                // It is as long as it says.
+                // A row has all of the promised bytes.
                 let from = bytes.len() - left;
                 return Ok(bytes[from..][..most.min(left)].to_vec());
             }

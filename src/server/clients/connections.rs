@@ -21,9 +21,9 @@ const TIME_TO_SHOW: Duration = Duration::from_millis(500);
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// All of them.
+    /// All connections.
     pub all: usize,
-    /// Those that have shown no token.
+    /// Connections that have shown no token.
     pub unknown: usize,
 }
 
@@ -141,7 +141,7 @@ pub struct Connections {
     next: AtomicUsize,
     /// Connections by their number: the oldest is the first.
     unknown: Mutex<BTreeMap<u64, Weak<AcceptedConnection>>>,
-    /// The others.
+    /// Connections that have shown a token, by their number.
     known: Mutex<BTreeMap<u64, Weak<AcceptedConnection>>>,
     /// Connections that were closed to make room, ever: unknown ones, and others.
     evicted: AtomicUsize,
@@ -236,7 +236,7 @@ impl Connections {
             connection.evict();
             let evicted = self.evicted_known.fetch_add(1, Ordering::Relaxed) + 1;
             if evicted.is_power_of_two() {
-                record!(Warn, peer = connection.peer, limit = self.limits.all, closed = evicted, idle = is_idle;
+                record!(Warn, client = connection.peer, limit = self.limits.all, closed = evicted, idle = is_idle;
                     "there is no room for further connections: some of the holder of a token who has most of them are closed (raise the limit of open files)"
                 );
             }
@@ -250,7 +250,7 @@ impl Connections {
         let evicted = self.evicted.fetch_add(1, Ordering::Relaxed) + 1;
         // The first one, and then ever fewer: a flood must not fill the log as well.
         if evicted.is_power_of_two() {
-            record!(Warn, peer = oldest.peer, limit = self.limits.unknown, closed = evicted;
+            record!(Warn, client = oldest.peer, limit = self.limits.unknown, closed = evicted;
                 "too many connections have not shown a token: the oldest ones are closed"
             );
         }
@@ -273,7 +273,7 @@ fn of_greatest(all: &[&Arc<AcceptedConnection>]) -> Vec<Arc<AcceptedConnection>>
 /// Whether a connection is taken in.
 #[derive(Debug)]
 pub enum Admission {
-    /// It is, and this is what is known of it.
+    /// The connection is taken in.
     In(Arc<AcceptedConnection>),
     /// All others are known, have calls, and are of several holders: there is no room.
     Full,
@@ -398,7 +398,7 @@ mod tests {
         let (quiet, parked) = (of(1, 1), of(2, 4));
         let _claims: Vec<_> = parked.iter().map(AcceptedConnection::call).collect();
         let greedy = of(3, 5);
-        // One of the greedy ones has just made a call.
+        // A greedy connection has just made a call.
         *lock(&greedy[0].since) += Duration::from_secs(600);
         let newcomer = of(4, 1);
         assert_eq!(

@@ -54,7 +54,7 @@ pub fn save_cache(
         _ => None,
     };
     let kept = [kept, asked.map(|days| DAY * days)].into_iter().flatten().min();
-    // One whose time is over makes room, whether it was swept yet or not.
+    // A cache whose time is over makes room, whether it was swept yet or not.
     archives::delete_expired_cache(tx, &project, &record.key, now)?;
     Ok(archives::insert_cache(tx, &project, task, record, expiry(kept, now), now)?
         || archives::is_own_cache(tx, &project, task, record)?)

@@ -35,13 +35,13 @@ pub struct Claimer {
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// A task.
+    /// The task that is handed out.
     Task(HandedOut),
     /// The nonce has got a task before, which has begun or ended since.
     Holds(HeldTask),
-    /// There is none for this runner.
+    /// No task for this runner.
     Nothing {
-        /// One that waits may be claimed by it from then on.
+        /// The time from which this runner may claim a task that waits.
         again_at: Option<Millis>,
     },
 }
@@ -49,7 +49,7 @@ pub enum Claimed {
 /// A task that is handed out.
 #[derive(Clone, Debug)]
 pub struct HandedOut {
-    /// The task.
+    /// The task in the form of the answer.
     pub described: Description,
     /// Id and allocation, as [`CLAIMED_HEADER`](crate::protocol::CLAIMED_HEADER) has them.
     pub claimed: String,
@@ -119,7 +119,7 @@ pub fn claim(
 /// name. People are told.
 fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), Error> {
     let name = &claimer.request.name;
-    // One that starts containers runs many tasks under its name.
+    // A runner that starts containers runs many tasks under its name.
     if claimer.request.takes.contains(&TaskKind::Container) {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use crate::config::{RequiredStatus, Requirement};
 use crate::server::store::status::{JobStatus, JobType, TaskState, WorkflowStatus};
 use std::collections::HashMap;
 
-/// One job as the engine sees it.
+/// A job as the engine sees it.
 #[derive(Clone, Debug)]
 pub struct GraphNode {
     /// Name in the workflow.
@@ -22,9 +22,9 @@ pub struct GraphNode {
 /// Decision about a blocked job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Its tasks enter the queue, or the approval waits, or the no-op succeeds.
+    /// The tasks enter the queue, or the approval waits, or the no-op succeeds.
     Start,
-    /// Its requirements can never be met.
+    /// The requirements can never be met.
     NotRun,
 }
 

@@ -135,7 +135,7 @@ pub struct Unopened {
 pub struct Description {
     /// JSON of [`Task`], in which a token that is still to be got is not yet.
     pub text: Vec<u8>,
-    /// The same task where it lacks a token, which no transaction waits for.
+    /// Parts of a task whose token for git is still to be got: no transaction waits for that.
     pub unopened: Option<Box<Unopened>>,
 }
 

@@ -21,9 +21,6 @@ pub struct Placement<'a> {
     pub remark: Option<String>,
 }
 
-/// Beginning of the remark on a job that runs on the host instead of where it wants to.
-pub const RUNS_HERE: &str = "runs on this host";
-
 /// The queue of a compiled job.
 pub fn of<'a>(kind: &'a JobKind, routing: &'a Routing) -> Placement<'a> {
     let JobKind::Build { job, executor } = kind else {
@@ -75,7 +72,7 @@ fn remark(executor: &Executor) -> Option<String> {
         [] => String::new(),
         ignored => format!(", without {}", ignored.join(", ")),
     };
-    Some(format!("{RUNS_HERE}{without}"))
+    Some(format!("runs on this host{without}"))
 }
 
 fn reason(executor: &Executor, class: &str, elsewhere: Elsewhere) -> String {

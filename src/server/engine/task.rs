@@ -1,4 +1,4 @@
-//! One truth about a task: what it is, what may happen to it, and what follows.
+//! The machine of a task: what a task is, what may happen to it, and what follows.
 //!
 //! ```text
 //!  queued --claim--> claimed --begin--> running --finish--> ended
@@ -7,12 +7,13 @@
 //!       lapsed                         unreachable --budget over--> ended (infrastructure_fail)
 //! ```
 //!
-//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file; it changes the value,
-//! answers with a type, and names what must follow as [`Consequence`]s. Beside it are only the types (`words`), the
-//! sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a
+//! A [`Task`] is one attempt. Every call and every sweep that touches it is a method of this file, or of `queue` while nobody
+//! has it; it changes the value, answers with a type, and names what must follow as [`Consequence`]s. Beside them are only the
+//! types (`words`), the sentences for people (`told`) and the row that a task is read from and written to (`stored`). Nothing here reads a
 //! clock or the store: `commit::task` loads a task, applies one of these, and writes what became of it in the same
 //! transaction. docs/protocol.md tells the same for people who write runners.
 
+mod queue;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ pub use words::{
     Avoid, BUDGET_MARGIN, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied,
     FENCE_MARGIN, FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN,
     MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt,
-    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, Work,
+    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, WaitTerms, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -32,34 +33,6 @@ use crate::server::time::Millis;
 use std::time::Duration;
 
 impl Task {
-    /// Sets, moves or clears the fence that this queued task waits for.
-    pub fn wait_for_fence(&mut self, fence: Option<Millis>) -> Vec<Consequence> {
-        if self.state != Stage::Queued || self.not_before == fence {
-            return Vec::new();
-        }
-        self.not_before = fence;
-        if fence.is_none() && !self.is_held { vec![Consequence::Released] } else { Vec::new() }
-    }
-
-    /// Whether a runner of this name may claim it. `others` tells whether another runner of the class is there.
-    pub fn claimable(&self, runner: &str, others: bool, now: Millis) -> Result<(), NotClaimable> {
-        if self.state != Stage::Queued {
-            return Err(NotClaimable::NotQueued);
-        }
-        if self.is_held {
-            return Err(NotClaimable::Held);
-        }
-        if self.not_before.is_some() {
-            return Err(NotClaimable::Fenced);
-        }
-        match &self.avoid {
-            Some(avoid) if others && avoid.runner == runner && avoid.until > now => {
-                Err(NotClaimable::Before(avoid.until))
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// A runner claims it, and may take as long as `begin` to begin it.
     pub fn claim(
         &mut self,
@@ -187,7 +160,7 @@ impl Task {
         }
     }
 
-    /// Its runner gives it back before it has begun. The same call again gets the same answer.
+    /// The runner gives the task back before it has begun. The same call again gets the same answer.
     pub fn give_back(
         &mut self,
         returned: &GivingBack<'_>,
@@ -275,8 +248,8 @@ impl Task {
         }
     }
 
-    /// Its agent has reported everything. A cancel that was asked for before wins, and a success is one only where
-    /// everything is known of.
+    /// The agent has reported everything. A cancel that was asked for before wins, and a success that leaves a step
+    /// unaccounted for is an infrastructure failure.
     pub fn finish(
         &mut self,
         report: &FinishReport<'_>,
@@ -290,7 +263,7 @@ impl Task {
             None => (report.status, report.message),
         };
         match &mut self.state {
-            // It may fail before its first event, which would be its begin.
+            // An agent of protocol 1 may fail before its first event, which would be its begin.
             Stage::Claimed { claim, .. } if claim.protocol < 2 && status != TaskState::Success => {}
             Stage::Running(_) | Stage::Unreachable { .. } => {}
             Stage::Ended(end) if end.by == EndedBy::Finish => {
@@ -319,9 +292,9 @@ impl Task {
         Ok(Transition::then(Finished::Now, then))
     }
 
-    /// Its agent says that the steps have stopped, while what they have said is still on its way. One that was cancelled
-    /// ends by that, without a fence, and takes the rest late. Of any other the call says no more than that its agent is
-    /// there.
+    /// The agent says that the steps have stopped, while what they have said is still on its way. A task that was
+    /// cancelled ends by that, without a fence, and takes the rest late. Of any other task the call says no more than that
+    /// its agent is there.
     pub fn stopped(
         &mut self,
         lease: Duration,
@@ -343,13 +316,13 @@ impl Task {
         }
     }
 
-    /// Its agent has stopped: it says so itself or its runner does, its fence has passed, or a person knows it.
+    /// The agent has stopped: it says so itself or its runner does, the fence has passed, or a person knows it.
     pub fn confirm_stopped(&mut self) -> Vec<Consequence> {
         let Stage::Ended(end) = &mut self.state else { return Vec::new() };
         if end.fence_until.take().is_some() { vec![Consequence::FenceGone] } else { Vec::new() }
     }
 
-    /// Its runner found the task agent gone. Harmless when the task has ended.
+    /// The runner found the task agent gone. A task that has ended only loses its fence.
     pub fn lost(
         &mut self,
         allocation: Option<&str>,
@@ -369,7 +342,8 @@ impl Task {
         }
     }
 
-    /// Its runner sends what is left of the output of an agent that is gone: it may where output is taken, still or late.
+    /// The runner wants to send what is left of the output of an agent that is gone: it may where output is taken, still
+    /// or late.
     pub fn rest(&self, allocation: Option<&str>, now: Millis) -> Result<(), Denied> {
         self.check_allocation(allocation)?;
         self.clone().call(Call::Output { is_spin_up: false }, Duration::ZERO, now).map(drop)
@@ -380,7 +354,7 @@ impl Task {
         if is_its_own { Ok(()) } else { Err(Denied::AnotherAllocation) }
     }
 
-    /// Its runner says that it cannot be run, for good. A cancel wins.
+    /// The runner says that the task cannot be run, for good. A cancel wins.
     pub fn failed(
         &mut self,
         allocation: Option<&str>,
@@ -453,7 +427,8 @@ impl Task {
     /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now.
     pub fn rebase(&mut self, lease: Duration, now: Millis) {
         match &mut self.state {
-            Stage::Queued => {}
+            // Nobody could claim it either.
+            Stage::Queued => self.waits_since = now,
             Stage::Claimed { lease_until, begin_until, .. } => {
                 *lease_until = (*lease_until).max(now.plus(lease));
                 *begin_until = (*begin_until).max(*lease_until);
@@ -466,22 +441,6 @@ impl Task {
             }
             Stage::Ended(_) => {}
         }
-    }
-
-    /// Its class is deleted: nobody will ever claim it. What runs keeps its token.
-    pub fn class_deleted(&mut self, class: &str, now: Millis) -> Vec<Consequence> {
-        self.withhold(TaskState::Failed, EndedBy::ClassDeleted, told::class_deleted(class), now)
-    }
-
-    /// It cannot be handed to anybody.
-    pub fn refuse(&mut self, status: TaskState, why: &str, now: Millis) -> Vec<Consequence> {
-        self.withhold(status, EndedBy::HandOut, why.to_owned(), now)
-    }
-
-    fn withhold(&mut self, status: TaskState, by: EndedBy, message: String, now: Millis) -> Vec<Consequence> {
-        let is_claimed = matches!(self.state, Stage::Claimed { .. });
-        let is_withheld = self.state == Stage::Queued || is_claimed && by == EndedBy::HandOut;
-        if is_withheld { self.end(status, by, Some(message), now) } else { Vec::new() }
     }
 
     /// A backup was restored: what it says of this task may be old.

@@ -1,25 +1,21 @@
 //! A file of test results as UTF-8, whatever it was written in.
 //!
-//! Test runners on Windows write UTF-16 and Windows-1252, which is ISO 8859-1 with signs where that has control
-//! characters; ISO 8859-15 differs from that in eight more. Everything else is passed on as it is: the reader of the XML replaces what is no UTF-8.
+//! Test runners on Windows write UTF-16 and Windows-1252, others ISO 8859-15. Everything else is passed on as it is: the
+//! reader of the XML replaces what is no UTF-8.
 
+use crate::system::codepages::{CodePage, declared};
 use std::io::{self, Read, Seek, SeekFrom};
 
 /// Bytes that are looked at for the encoding: the XML declaration comes first.
 const HEAD: usize = 256;
-/// Windows-1252 from 0x80 to 0x9f; zero where it has no character.
-const WINDOWS: [u16; 32] = [
-    0x20ac, 0, 0x201a, 0x0192, 0x201e, 0x2026, 0x2020, 0x2021, 0x02c6, 0x2030, 0x0160, 0x2039, 0x0152, 0,
-    0x017d, 0, 0, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x02dc, 0x2122, 0x0161, 0x203a,
-    0x0153, 0, 0x017e, 0x0178,
-];
-
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy)]
 enum Encoding {
     Utf8,
-    Utf16 { big_endian: bool },
-    Windows1252,
-    Latin9,
+    Utf16 {
+        big_endian: bool,
+    },
+    /// An encoding with one byte for each character.
+    Narrow(CodePage),
 }
 
 /// Reads a source as UTF-8.
@@ -60,8 +56,7 @@ impl<R: Read> Decoded<R> {
         self.given = 0;
         match encoding {
             Encoding::Utf8 => std::mem::swap(&mut self.text, &mut self.raw),
-            Encoding::Windows1252 | Encoding::Latin9 => {
-                let character = if encoding == Encoding::Latin9 { latin9 } else { windows };
+            Encoding::Narrow(character) => {
                 let mut text = String::with_capacity(self.raw.len() * 2);
                 text.extend(self.raw.drain(..).map(character));
                 self.text = text.into_bytes();
@@ -125,31 +120,6 @@ fn whole_units(raw: &[u8], big_endian: bool, has_ended: bool) -> usize {
     }
 }
 
-fn windows(byte: u8) -> char {
-    match byte {
-        0x80..=0x9f => match WINDOWS[usize::from(byte - 0x80)] {
-            0 => char::REPLACEMENT_CHARACTER,
-            code => char::from_u32(code.into()).unwrap_or(char::REPLACEMENT_CHARACTER),
-        },
-        byte => char::from(byte),
-    }
-}
-
-/// ISO 8859-15: where ISO 8859-1 has signs that nobody missed, it has the euro and letters of French and Finnish.
-fn latin9(byte: u8) -> char {
-    match byte {
-        0xa4 => '€',
-        0xa6 => 'Š',
-        0xa8 => 'š',
-        0xb4 => 'Ž',
-        0xb8 => 'ž',
-        0xbc => 'Œ',
-        0xbd => 'œ',
-        0xbe => 'Ÿ',
-        byte => windows(byte),
-    }
-}
-
 /// The encoding that the first bytes show or the declaration names. A file that names one and holds UTF-8 is UTF-8:
 /// some test runners write the declaration without thinking.
 fn guess(raw: &[u8]) -> Encoding {
@@ -158,25 +128,11 @@ fn guess(raw: &[u8]) -> Encoding {
         [0xfe, 0xff, ..] | [0, b'<', ..] => return Encoding::Utf16 { big_endian: true },
         _ => {}
     }
-    let head = String::from_utf8_lossy(&raw[..raw.len().min(HEAD)]).to_ascii_lowercase();
-    let declared = head.split_once("?>").and_then(|(declaration, _)| {
-        let (_, after) = declaration.split_once("encoding")?;
-        let quoted = after.trim_start().strip_prefix('=')?.trim_start();
-        Some(quoted.trim_start_matches(['"', '\'']).split(['"', '\'']).next()?.to_owned())
-    });
-    const WINDOWS_NAMES: &[&str] =
-        &["iso-8859-1", "iso_8859-1", "iso8859-1", "latin1", "latin-1", "windows-1252", "cp1252"];
-    const LATIN9_NAMES: &[&str] = &["iso-8859-15", "iso_8859-15", "iso8859-15", "latin9", "latin-9"];
-    let is_one_of = |names: &[&str]| declared.as_deref().is_some_and(|name| names.contains(&name));
-    let named = match () {
-        () if is_one_of(WINDOWS_NAMES) => Encoding::Windows1252,
-        () if is_one_of(LATIN9_NAMES) => Encoding::Latin9,
-        () => return Encoding::Utf8,
-    };
+    let Some(named) = declared(raw) else { return Encoding::Utf8 };
     // The end of the piece may cut a character.
     let is_text = std::str::from_utf8(raw).map_or_else(|error| error.error_len().is_none(), |_| true);
     let is_ascii = raw.is_ascii();
-    if is_ascii || !is_text { named } else { Encoding::Utf8 }
+    if is_ascii || !is_text { Encoding::Narrow(named) } else { Encoding::Utf8 }
 }
 
 #[cfg(test)]

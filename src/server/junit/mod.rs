@@ -77,7 +77,7 @@ pub struct Cases<R: Read> {
 /// An element outside of test cases, as a rule a suite.
 struct Around {
     name: String,
-    /// Its own name, for people.
+    /// Name that the report gives the element, for people.
     title: Option<String>,
     /// File that it names.
     file: Option<String>,
@@ -86,7 +86,7 @@ struct Around {
     failing_before: u64,
 }
 
-/// One step through a file.
+/// A part of a file, as far as the reader looks at it.
 enum Piece {
     Open { name: String, attributes: Box<Attributes>, is_empty: bool },
     Close(String),
@@ -384,7 +384,7 @@ impl<R: Read + Seek> Cases<R> {
                 }
             }
         }
-        // One that ends before its failure is closed.
+        // A test case that ends inside its failure has that failure's message.
         if let Some(told) = told {
             case.message = told.message(&case.name);
         }
@@ -470,7 +470,7 @@ impl<R: Read + Seek> Cases<R> {
     fn opened(&mut self, tag: tag::Tag, is_empty: bool) -> Piece {
         let tag::Tag { mut name, mut attributes, faults } = tag;
         faults.into_iter().for_each(|fault| self.note(fault));
-        // Such names are nobody's, and must not hide a failure.
+        // Other spellings of a failure, and other words for one, must not hide it.
         let small = name.to_ascii_lowercase();
         let meant = if MEANS_FAILURE.contains(&small.as_str()) { "failure" } else { &small };
         if meant != name && (result_of(meant) != TestResult::Success || meant == "testcase") {
@@ -565,7 +565,7 @@ impl<R: Read + Seek> Iterator for Cases<R> {
         self.is_over = !matches!(next, Some(Ok(_)));
         match next {
             None => self.remark().map(|why| Err(Unreadable(why))),
-            // Nothing was read where there was no root.
+            // A file without a root had nothing that could be read.
             Some(Err(why)) if !self.has_root => Some(Err(why)),
             Some(Err(Unreadable(why))) => Some(Err(Unreadable(match self.remark() {
                 Some(remark) => format!("{why}; what stands before was {remark}"),

@@ -15,7 +15,7 @@ const TRACEBACK: &str = "Traceback (most recent call last):";
 pub(super) struct CaseMessage {
     pub text: String,
     pub attribute: Option<String>,
-    /// Its `type`: the name of an exception, as a rule.
+    /// Value of `type`: the name of an exception, as a rule.
     pub kind: Option<String>,
     /// There was more text than is kept: what comes behind it does not follow what is.
     pub is_cut: bool,

@@ -1,4 +1,4 @@
-//! One tag of a report: its name, and the attributes that count.
+//! A tag of a report: its name, and the attributes that count.
 
 use super::element::named;
 use quick_xml::events::BytesStart;
@@ -22,7 +22,7 @@ pub(super) struct Attributes {
     pub(super) counted: u64,
     /// The tag has other tags in it: a quotation mark or a `>` is missing, and what it swallowed is not read.
     pub(super) is_torn: bool,
-    /// One of those is a failure.
+    /// A failure is among the swallowed tags.
     pub(super) has_failure: bool,
 }
 

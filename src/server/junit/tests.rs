@@ -185,7 +185,7 @@ fn the_first_failure_counts_and_long_messages_are_cut() {
     let cases = parse(xml.as_bytes()).expect("valid");
     assert_eq!(cases[0].result, TestResult::Failure);
     assert_eq!(cases[0].message, "ö".repeat(LONGEST_MESSAGE / 2));
-    // What comes behind the cut would fit, and is no part of it.
+    // Text behind the cut would fit, and is no part of the message.
     let xml = format!("<testsuite><testcase><failure>a{long}<![CDATA[b]]></failure></testcase></testsuite>");
     assert_eq!(parse(xml.as_bytes()).expect("valid")[0].message.len(), LONGEST_MESSAGE - 1);
 }
@@ -241,7 +241,7 @@ fn what_is_guessed_or_left_out_is_said_with_its_place() {
         (cases.len(), remark.as_str()),
         (1, "read with mistakes: there is text before the root, which is left out (at 1:1)")
     );
-    // Nothing is said of what is as it should be.
+    // A file as it should be gets no remark.
     let (_, remark) = told(
         "<testsuites failures='1' errors='0'><testsuite name='s' failures='1'><properties/>\n<testcase name='vector&lt;int&gt; Result<error>' time='1,5' status='run' result='completed'/><testcase><failure/></testcase><system-out>a <b> c</b></system-out></testsuite>\n</testsuites>\n",
     );

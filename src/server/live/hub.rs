@@ -50,7 +50,7 @@ impl Hub {
                     self.reports.notify_one();
                     self.webhooks.notify_one();
                 }
-                // One waiting claim is woken for each task; a permit is kept when none waits.
+                // A single waiting claim is woken for each task; a permit is kept when none waits.
                 Effect::Queued(class) => self.class(&class).notify_one(),
                 // The one claim that is woken might be the wrong one, so all are.
                 Effect::QueuedForOthers(class) => self.class(&class).notify_waiters(),
@@ -167,7 +167,7 @@ mod tests {
             woken.await;
             assert_eq!(lock(&hub.tasks).len(), kept);
         }
-        // Nothing is kept for tasks that nobody waits for.
+        // Tasks that nobody waits for take no room.
         hub.committed(vec![Effect::Cancel(task), ended]);
         assert!(lock(&hub.tasks).is_empty());
     }

@@ -3,17 +3,19 @@
 //! Events that were told are compared with stored rows whenever the pipeline changes: a watcher that is slow or
 //! comes late sees the same in the end.
 
+use crate::logging::record;
 use crate::protocol::{TaskId, WatchEvent};
 use crate::server::ids::PipelineId;
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Extent, Present};
+use crate::server::store::status::MessageKind;
 use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc;
 
 /// Most pieces of a running step's output before other steps have their turn.
 const TURN: usize = 8;
 
-/// One thing that a watcher is told.
+/// A piece of news for a watcher.
 #[derive(Clone, Debug)]
 pub struct Notification {
     /// The event. The `data` of an output event is empty.
@@ -35,7 +37,7 @@ pub fn follow(state: Shared, pipeline: PipelineId, chunk_bytes: usize) -> mpsc::
     receiver
 }
 
-/// One thing that events are about.
+/// A subject of events.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Key {
     /// A workflow or a job, by its id.
@@ -60,7 +62,7 @@ struct Output {
     job: String,
     execution: u32,
     step: u32,
-    /// Its end is told after all of its output.
+    /// Extent of the output, whose end is told after all of its bytes.
     extent: Extent,
 }
 
@@ -157,7 +159,13 @@ impl Teller {
             let (task, step) = key.clone();
             let read =
                 tokio::task::spawn_blocking(move || blobs.outputs.read(&task, step, offset, chunk_bytes));
-            let bytes = read.await.ok()?.map_err(|error| log::error!("{error}")).ok()?;
+            let bytes = match read.await.ok()? {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    record!(Error, task_id = key.0, step = key.1; "failed to read output for a watcher: {error}");
+                    return None;
+                }
+            };
             if bytes.is_empty() {
                 return Some(false);
             }
@@ -193,10 +201,12 @@ fn is_ended_job(event: &WatchEvent) -> bool {
 /// A step or a job as it was while it ran; one that never ran, as it was before.
 fn started(event: &WatchEvent) -> WatchEvent {
     let mut event = event.clone();
-    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, cannot_run, .. } = &mut event {
+    if let WatchEvent::Job { status, started_at_ms, ended_at_ms, message, cannot_run, is_remark, .. } =
+        &mut event
+    {
         let before = if started_at_ms.is_some() { "running" } else { "blocked" };
         before.clone_into(status);
-        (*ended_at_ms, *message, *cannot_run) = (None, None, false);
+        (*ended_at_ms, *message, *cannot_run, *is_remark) = (None, None, false, false);
     }
     if let WatchEvent::Step { status, exit_code, ended_at_ms, message, .. } = &mut event {
         if status != "not_run" {
@@ -239,6 +249,7 @@ fn events(present: Present) -> Events {
             ended_at_ms: job.stopped_at.map(|at| at.0),
             message: job.message,
             cannot_run: job.cannot_run,
+            is_remark: job.message_kind == Some(MessageKind::Remark),
         };
         (Key::Thing(job.id.into()), event)
     });

@@ -170,7 +170,7 @@ fn insert(tx: &Tx<'_>, new: &New, routing: &Routing) -> Result<Vec<String>, Stor
             commit::create_workflow(tx, &created.id, &new.project, workflow, is_setup, routing, now)?;
         }
     }
-    // What comes late is neither how the branch stands nor a reason to end what is.
+    // A commit that comes late is neither how the branch stands nor a reason to end what is.
     if !trigger.happened.as_ref().is_some_and(|happened| happened.is_late) {
         if let Some(compiled) = compiled {
             note_schedules(tx, new, compiled, now)?;

@@ -30,7 +30,7 @@ pub struct Trigger {
     pub trigger_type: TriggerType,
     /// The config came with the trigger, not from a repository.
     pub is_sent_along: bool,
-    /// It is tried again where orbs cannot be fetched: there is no pipeline then, rather than an errored one.
+    /// Another try is made when orbs cannot be fetched, instead of an errored pipeline.
     pub waits_for_orbs: bool,
     /// The reason why there is no config: the pipeline is made errored.
     pub fetch_error: Option<String>,
@@ -61,9 +61,9 @@ pub struct Happened {
     pub actor_avatar: Option<String>,
     /// The person in whose name it is made.
     pub actor_id: Option<UserId>,
-    /// It comes from a fork of somebody else.
+    /// The commit comes from a fork of somebody else.
     pub is_untrusted: bool,
-    /// Its branch has gone on to what is built already.
+    /// The branch has gone on to what is built already.
     pub is_late: bool,
     /// The scheduled workflows to run, and no others.
     pub workflows: Option<Vec<String>>,

@@ -33,7 +33,7 @@ const WELL_KNOWN: [&str; 6] = [
     "bitbucket.org ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBPIQmuzMBuKdWeF4+a2sjSSpBK0iqitSQ+5BM9KhpexuGt20JpTVM7u5BDZngncgrqDMbWdxMWWOGtZ9UgbqgZE=",
 ];
 
-/// Everything that lets git into the repository of a project.
+/// Keys, login and known hosts that let git into the repository of a project.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Access {
     /// Keys for ssh, the newest first: all are offered, in this order.
@@ -50,7 +50,7 @@ pub struct Access {
 /// A key for ssh.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SshKey {
-    /// Its holder on the forge.
+    /// Holder of the key on the forge.
     pub kind: KeyKind,
     /// The half that the forge is given, in one line.
     pub public: String,
@@ -64,9 +64,9 @@ pub struct SshKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum KeyKind {
-    /// The repository's.
+    /// A key of the repository.
     DeployKey,
-    /// A person's.
+    /// A key of a person.
     UserKey,
 }
 
@@ -75,7 +75,7 @@ pub enum KeyKind {
 pub struct GitLogin {
     /// The name that goes with the token.
     pub username: String,
-    /// The token.
+    /// Token of the login, in place of a password.
     pub token: Secret,
     /// The token is sent as a bearer token, without the name.
     #[serde(default)]
@@ -157,7 +157,7 @@ impl Access {
         format!("{}\n", text.trim_start())
     }
 
-    /// Everything of it that no output may show.
+    /// Values that no output may show.
     pub fn masked(&self) -> Vec<Secret> {
         let mut all: Vec<Secret> = self.keys.iter().map(|key| key.private.clone()).collect();
         if let Some(login) = &self.login {

@@ -30,12 +30,12 @@ const AFTER: u64 = 540;
 /// A GitHub App.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {
-    /// Its App ID or client ID.
+    /// App ID or client ID.
     pub id: String,
     /// The id of its installation; `None`: the forge is asked for the one of each repository.
     #[serde(default)]
     pub installation: Option<String>,
-    /// Its private key, as PEM.
+    /// Private key of the App, as PEM.
     pub key: Secret,
 }
 
@@ -223,7 +223,7 @@ impl Installations {
     pub fn forget(&self, token: &Secret) {
         let mut cells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         cells.retain(|_, cell| {
-            // One that is being got now is another one.
+            // A token that is being got now has its cell locked, and stays.
             cell.try_lock()
                 .map_or(true, |kept| kept.as_ref().is_none_or(|kept| kept.token.as_ref() != Ok(token)))
         });

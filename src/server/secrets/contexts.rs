@@ -32,7 +32,7 @@ pub enum Full {
 /// The reason why a job may not have its contexts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unauthorized {
-    /// Its organisation has no such context.
+    /// The organisation has no such context.
     Unknown {
         /// Name that the config gives.
         context: String,
@@ -160,7 +160,7 @@ pub fn of_job(view: &View, job: &JobId) -> Result<Result<Vec<ContextId>, Unautho
     of_names(view, job, &contexts::list_names_of_job(view, job)?)
 }
 
-/// The same for a job whose contexts have been read.
+/// Finds the contexts of a job by their names, which the caller has read.
 pub fn of_names(
     view: &View,
     job: &JobId,

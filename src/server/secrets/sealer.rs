@@ -68,9 +68,9 @@ impl SealedFor<'_> {
 /// The reason why a value cannot be sealed or opened. It says nothing of the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SealError {
-    /// It was sealed with another key.
+    /// The value was sealed with another key.
     OtherKey,
-    /// It is damaged, or stands in a place that it was not sealed for.
+    /// The value is damaged, or stands in a place that it was not sealed for.
     Damaged,
     /// The system gave no random bytes.
     NoRandomness,
@@ -253,7 +253,7 @@ pub fn open_key(path: &Path, view: &View, durable: bool) -> Result<Sealer, KeyEr
         match sealer.open(place, &variable.sealed) {
             Ok(_) => {}
             Err(SealError::OtherKey) => return Err(KeyError::OtherKey(path.to_owned())),
-            // One bad row must not keep a whole control plane down; jobs that need it say so.
+            // A bad row must not keep a whole control plane down; jobs that need it say so.
             Err(error) => {
                 record!(Error, variable = variable.name.as_str(), owner = owner;
                     "a stored variable cannot be opened: {error}; set it again"

@@ -18,7 +18,7 @@ const MOST_BYTES: usize = 16 * 1024;
 /// A key with both halves.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    /// One line: the kind of the key, its half in base64, a comment.
+    /// Public half, in one line: the kind of the key, its half in base64, a comment.
     pub public: String,
     /// The file that ssh reads.
     pub private: Secret,

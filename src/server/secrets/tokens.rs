@@ -57,7 +57,7 @@ pub struct NewToken {
     pub username: String,
     /// Whether jobs get it for checkout.
     pub is_for_jobs: bool,
-    /// The token.
+    /// The token in the clear.
     pub token: Secret,
 }
 

@@ -1,4 +1,4 @@
--- The schema of version 18, as the migrations up to there leave it (`SELECT sql FROM sqlite_schema ORDER BY rowid`):
+-- The schema of version 23, as the migrations up to there leave it (`SELECT sql FROM sqlite_schema ORDER BY rowid`):
 -- a new database begins with it.
 CREATE TABLE organisations (
     id            TEXT PRIMARY KEY,
@@ -70,7 +70,7 @@ CREATE TABLE resource_classes (
     name          TEXT NOT NULL UNIQUE,     -- namespace/name
     description   TEXT NOT NULL,
     created_at_ms INTEGER NOT NULL
-, budget_ms INTEGER, unsafe_retries INTEGER NOT NULL DEFAULT 0, takes_untrusted INTEGER NOT NULL DEFAULT 0, is_paused INTEGER NOT NULL DEFAULT 0, wait_limit_ms INTEGER) STRICT;
+, budget_ms INTEGER, unsafe_retries INTEGER NOT NULL DEFAULT 0, takes_untrusted INTEGER NOT NULL DEFAULT 0, is_paused INTEGER NOT NULL DEFAULT 0, wait_limit_ms INTEGER, begin_limit_ms INTEGER) STRICT;
 CREATE TABLE resource_class_tokens (
     id                TEXT PRIMARY KEY,
     resource_class_id TEXT NOT NULL REFERENCES resource_classes (id),
@@ -263,7 +263,7 @@ CREATE TABLE test_results (
     result      TEXT NOT NULL,              -- success, failure, skipped
     run_time    REAL NOT NULL,
     message     TEXT NOT NULL
-) STRICT;
+, place TEXT) STRICT;
 CREATE INDEX test_results_by_job ON test_results (job_id);
 CREATE TABLE serial_claims (
     seq             INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -372,7 +372,7 @@ CREATE TABLE forge_deliveries (
     received_at_ms INTEGER NOT NULL,
     verdict        TEXT NOT NULL,            -- accepted, ignored, refused
     sentence       TEXT NOT NULL
-) STRICT;
+, is_strange INTEGER NOT NULL DEFAULT 0) STRICT;
 CREATE UNIQUE INDEX forge_deliveries_by_id ON forge_deliveries (project_id, delivery) WHERE verdict <> 'refused';
 CREATE INDEX forge_deliveries_by_project ON forge_deliveries (project_id, seq);
 CREATE INDEX forge_deliveries_by_age ON forge_deliveries (received_at_ms);
@@ -414,20 +414,6 @@ CREATE TABLE forge_changed (
     id   TEXT NOT NULL,
     PRIMARY KEY (kind, id)
 ) STRICT, WITHOUT ROWID;
-CREATE TRIGGER forge_new_job AFTER INSERT ON jobs
-WHEN EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = NEW.project_id AND c.api_url IS NOT NULL)
-    AND EXISTS (SELECT 1 FROM forge_secrets s WHERE s.project_id = NEW.project_id AND s.name = 'token')
-BEGIN INSERT INTO forge_changed (kind, id) VALUES ('job', NEW.id) ON CONFLICT DO NOTHING; END;
-CREATE TRIGGER forge_changed_job AFTER UPDATE OF status ON jobs
-WHEN OLD.status <> NEW.status
-    AND EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = NEW.project_id AND c.api_url IS NOT NULL)
-    AND EXISTS (SELECT 1 FROM forge_secrets s WHERE s.project_id = NEW.project_id AND s.name = 'token')
-BEGIN INSERT INTO forge_changed (kind, id) VALUES ('job', NEW.id) ON CONFLICT DO NOTHING; END;
-CREATE TRIGGER forge_errored_pipeline AFTER INSERT ON pipelines
-WHEN NEW.state = 'errored'
-    AND EXISTS (SELECT 1 FROM forge_connections c WHERE c.project_id = NEW.project_id AND c.api_url IS NOT NULL)
-    AND EXISTS (SELECT 1 FROM forge_secrets s WHERE s.project_id = NEW.project_id AND s.name = 'token')
-BEGIN INSERT INTO forge_changed (kind, id) VALUES ('pipeline', NEW.id) ON CONFLICT DO NOTHING; END;
 CREATE TABLE forge_reports (
     project_id    TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
     revision      TEXT NOT NULL,
@@ -521,3 +507,39 @@ CREATE TABLE small_outputs (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tasks_by_runner ON tasks (runner_name) WHERE stopped_at_ms IS NULL AND runner_name IS NOT NULL;
 CREATE INDEX tasks_by_machine ON tasks (machine_id) WHERE stopped_at_ms IS NULL AND machine_id IS NOT NULL;
+CREATE TABLE forge_apps (
+    owner_id        TEXT PRIMARY KEY,        -- the one of the two that is set
+    project_id      TEXT UNIQUE REFERENCES projects (id) ON DELETE CASCADE,
+    organisation_id TEXT UNIQUE REFERENCES organisations (id) ON DELETE CASCADE,
+    sealed          BLOB NOT NULL,           -- JSON: its id, an installation, its private key
+    created_at_ms   INTEGER NOT NULL,
+    CHECK (owner_id = coalesce(project_id, organisation_id) AND (project_id IS NULL) <> (organisation_id IS NULL))
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER forge_new_job AFTER INSERT ON jobs
+WHEN EXISTS (SELECT 1 FROM forge_told t WHERE t.project_id = NEW.project_id)
+BEGIN INSERT INTO forge_changed (kind, id) VALUES ('job', NEW.id) ON CONFLICT DO NOTHING; END;
+CREATE TRIGGER forge_changed_job AFTER UPDATE OF status ON jobs
+WHEN OLD.status <> NEW.status AND EXISTS (SELECT 1 FROM forge_told t WHERE t.project_id = NEW.project_id)
+BEGIN INSERT INTO forge_changed (kind, id) VALUES ('job', NEW.id) ON CONFLICT DO NOTHING; END;
+CREATE TRIGGER forge_errored_pipeline AFTER INSERT ON pipelines
+WHEN NEW.state = 'errored' AND EXISTS (SELECT 1 FROM forge_told t WHERE t.project_id = NEW.project_id)
+BEGIN INSERT INTO forge_changed (kind, id) VALUES ('pipeline', NEW.id) ON CONFLICT DO NOTHING; END;
+CREATE INDEX forge_deliveries_refused ON forge_deliveries (project_id, is_strange, seq) WHERE verdict = 'refused';
+CREATE TABLE forge_tokens (
+    organisation_id TEXT PRIMARY KEY REFERENCES organisations (id) ON DELETE CASCADE,
+    forge           TEXT NOT NULL,
+    api_url         TEXT NOT NULL,           -- the token is shown there only
+    username        TEXT NOT NULL,           -- the name that goes with it where git asks for one
+    is_for_jobs     INTEGER NOT NULL,        -- jobs get it for checkout, but for those of forks
+    sealed          BLOB NOT NULL,
+    updated_at_ms   INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE VIEW forge_told AS SELECT c.project_id FROM forge_connections c WHERE c.api_url IS NOT NULL AND (
+    EXISTS (SELECT 1 FROM forge_secrets s WHERE s.project_id = c.project_id AND s.name = 'token')
+    OR EXISTS (SELECT 1 FROM projects p JOIN forge_tokens t ON t.organisation_id = p.organisation_id
+        WHERE p.id = c.project_id AND t.forge = c.forge AND t.api_url = c.api_url)
+    OR c.forge = 'github' AND (
+        EXISTS (SELECT 1 FROM forge_apps a WHERE a.project_id = c.project_id)
+        OR EXISTS (SELECT 1 FROM projects p JOIN forge_apps a ON a.organisation_id = p.organisation_id WHERE p.id = c.project_id)
+    )
+);

@@ -1,6 +1,6 @@
 //! Copies of the database, made while others read and write it.
 //!
-//! SQLite only: its backup call, which reads the source in one transaction.
+//! Only SQLite: its backup call, which reads the source in one transaction.
 
 use crate::server::store::file::{connect, make_private};
 use crate::server::store::{Error, View, schema};
@@ -49,7 +49,7 @@ pub fn copy(from: &View, to: &Path) -> Result<(), Error> {
             std::thread::sleep(Duration::from_millis(100));
         }
     }
-    // One file, so that it can be moved; the next start of a control plane sets its own mode.
+    // A copy without a log beside it is one file, which can be moved; the next start of a control plane sets its own mode.
     target.pragma_update(None, "journal_mode", "DELETE")?;
     target.close().map_err(|(_, error)| error)?;
     sync(to)
@@ -82,7 +82,7 @@ pub(super) fn before_migration(connection: &Connection, path: &Path) -> Result<(
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::File(unfinished, error)),
         _ => {}
     }
-    let made = connect(path).and_then(|source| copy(&View::new(source), &unfinished));
+    let made = connect(path, true).and_then(|source| copy(&View::new(source), &unfinished));
     if let Err(error) = made {
         let _ = fs::remove_file(&unfinished);
         return Err(Error::NotCopied(copied, Box::new(error)));
@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("runlet.db");
         let version = schema::newest() - 1;
-        let earlier = connect(&path).unwrap();
+        let earlier = connect(&path, true).unwrap();
         schema::build(&earlier, version).unwrap();
         earlier.execute("INSERT INTO users VALUES ('ada', 'ada', 'ada', 0, 0)", []).unwrap();
         drop(earlier);

@@ -51,6 +51,16 @@ impl From<rusqlite::Error> for Error {
             Some(code) if code.code == rusqlite::ErrorCode::DiskFull => Error::NoSpace,
             // The index of the write-ahead log could not grow.
             Some(code) if code.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE => Error::NoSpace,
+            // A column that has no value of its type.
+            None if matches!(
+                error,
+                rusqlite::Error::FromSqlConversionFailure(..)
+                    | rusqlite::Error::InvalidColumnType(..)
+                    | rusqlite::Error::IntegralValueOutOfRange(..)
+            ) =>
+            {
+                Error::Corrupt(error.to_string())
+            }
             _ => Error::Sqlite(error),
         }
     }

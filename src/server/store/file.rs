@@ -1,9 +1,10 @@
 //! The file of the database: closed to others, and opened.
 //!
-//! SQLite only: the pragmas, and the files that it keeps beside the database.
+//! Only SQLite: the pragmas, and the files that it keeps beside the database.
 
 use crate::server::store::Error;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use std::fs::{File, Permissions};
 use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -35,9 +36,11 @@ pub(super) fn make_private(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a connection that may write.
-pub(super) fn connect(path: &Path) -> Result<Connection, Error> {
+/// Opens a connection that may write. That of a database which is to be thrown away does not bring the write-ahead log
+/// into the file when it is closed as the last one.
+pub(super) fn connect(path: &Path, is_kept: bool) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, !is_kept)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;

@@ -7,6 +7,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+/// The beginning of the sentence of a header.
+const SAYS: &str = "Only SQLite:";
+
 /// A construct: how its code is found, and the word for it in headers.
 const CONSTRUCTS: &[(&str, &str)] = &[
     ("INSERT OR IGNORE", "`INSERT OR IGNORE`"),
@@ -24,9 +27,11 @@ const CONSTRUCTS: &[(&str, &str)] = &[
     ("last_insert_rowid", "`last_insert_rowid`"),
     ("LIMIT -1", "`LIMIT -1`"),
     ("INDEXED BY", "`INDEXED BY`"),
-    (" IS ?", "`IS`"),
+    ("BEGIN IMMEDIATE", "`BEGIN IMMEDIATE`"),
     ("integrity_check", "`integrity_check`"),
     ("foreign_key_check", "`foreign_key_check`"),
+    ("page_count", "`page_count`"),
+    ("page_size", "`page_size`"),
 ];
 
 /// The scalar `max` and `min` have two values.
@@ -38,15 +43,80 @@ fn has_scalar(code: &str, name: &str) -> bool {
     })
 }
 
-/// Flags are integers: those that a statement negates or compares.
+/// Flags are integers: those that a statement negates, compares, sets, or takes the largest of.
 fn has_flag(code: &str) -> bool {
+    let is_flag = |name: &str| name.starts_with("is_") || name == "takes_untrusted";
     let compared = code.match_indices(" = ").any(|(at, _)| {
         let name =
             code[..at].rsplit(|c: char| !c.is_ascii_lowercase() && c != '_').next().unwrap_or_default();
-        let is_flag = name.starts_with("is_") || name == "takes_untrusted";
-        is_flag && code[at + 3..].starts_with(['0', '1'])
+        is_flag(name) && code[at + 3..].starts_with(['0', '1'])
     });
-    compared || code.contains("NOT is_")
+    let summed = arguments(code, &["sum", "max", "min", "total"]).iter().any(|argument| {
+        let name = argument.rsplit('.').next().unwrap_or_default();
+        is_flag(name) && name.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+    });
+    compared || summed || code.contains("NOT is_")
+}
+
+/// The texts between the parentheses of calls of functions in statements.
+fn arguments<'a>(code: &'a str, functions: &[&str]) -> Vec<&'a str> {
+    let mut found = Vec::new();
+    for name in functions {
+        for (at, call) in code.match_indices(&format!("{name}(")) {
+            // A function of Rust follows a point, or has a longer name.
+            if code[..at].ends_with(|c: char| c.is_alphanumeric() || "._:".contains(c)) {
+                continue;
+            }
+            let inside = &code[at + call.len()..];
+            let mut depth = 1;
+            let end = inside.find(|c| {
+                depth += i32::from(c == '(') - i32::from(c == ')');
+                depth == 0
+            });
+            found.push(&inside[..end.unwrap_or(inside.len())]);
+        }
+    }
+    found
+}
+
+/// Truth values are integers where they are added up, have 0 in their place, are compared with a value, or are a flag's.
+fn has_truth(code: &str) -> bool {
+    const COMPARES: [&str; 6] = [" = ", " <> ", " < ", " > ", " IN (", " OR "];
+    let compares = |text: &str| COMPARES.iter().any(|sign| text.contains(sign));
+    let summed = arguments(code, &["sum", "total", "coalesce"])
+        .iter()
+        .any(|argument| compares(argument) && !argument.contains("CASE ") && !argument.contains("SELECT "));
+    let set = code.match_indices(" is_").any(|(at, _)| {
+        let line = code[at..].lines().next().unwrap_or_default();
+        let behind = line.trim_start().trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+        let value = behind.strip_prefix(" = ").and_then(|value| value.split(" WHERE ").next());
+        // Rust ends its lines with a semicolon, or goes on with a block.
+        let is_sql = !line.contains(['(', ';', '{', '&', '!']);
+        is_sql && value.is_some_and(|value| !value.contains(',') && compares(value))
+    });
+    // A comparison in parentheses, not a list, a call or a query.
+    let compared = code.match_indices(") = ?").any(|(at, _)| {
+        let from = code[..at].rfind('(').unwrap_or_default();
+        let is_call = code[..from].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        !is_call && compares(&code[from..at]) && !code[from..at].contains("SELECT ")
+    });
+    summed || set || compared
+}
+
+/// `IS` between two values, of which each may be absent.
+fn has_is(code: &str) -> bool {
+    code.match_indices(" IS ").any(|(at, is)| {
+        let value = &code[at + is.len()..];
+        value.strip_prefix("NOT ").unwrap_or(value).starts_with(|c: char| c == '?' || c.is_ascii_lowercase())
+    })
+}
+
+/// A condition on groups that names a column of the result, and calls no function.
+fn has_named_group(code: &str) -> bool {
+    code.match_indices("HAVING ").any(|(at, having)| {
+        let rest = code[at + having.len()..].trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '_');
+        !rest.starts_with('(')
+    })
 }
 
 /// The files with statements: name, header, code without comments and tests.
@@ -86,12 +156,44 @@ fn headers_name_what_only_sqlite_knows_and_nothing_else() {
         let others = [
             ("`max` of two values", has_scalar),
             ("`rowid`", has_rowid),
+            ("`IS`", has_is(&code)),
+            ("`HAVING`", has_named_group(&code)),
             ("flags are integers", has_flag(&code)),
+            ("truth values are integers", has_truth(&code)),
         ];
+        let said = header.split_once(SAYS).map_or("", |(_, said)| said);
         for (word, is_used) in found.chain(others) {
-            if is_used != header.contains(word) {
+            if is_used != said.contains(word) {
                 let what = if is_used { "is used and not named" } else { "is named and not used" };
-                wrong.push(format!("{name}: {word} {what} in its header"));
+                wrong.push(format!("{name}: {word} {what} in its header, behind `{SAYS}`"));
+            }
+        }
+        // Files of tables and of views all say it, since most of them have something to say.
+        let is_asked = name.contains('/') && !name.ends_with("mod.rs") || code.contains(".sql()");
+        if header.matches(SAYS).count() != usize::from(is_asked || header.contains(SAYS)) {
+            wrong
+                .push(format!("{name}: its header has no sentence `{SAYS} ...` (`{SAYS} nothing.`), or two"));
+        }
+        if ["SQLite's own", "SQLite only"].iter().any(|form| header.contains(form)) {
+            wrong.push(format!(
+                "{name}: its header says in other words what stands behind `{SAYS}` elsewhere"
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn json_is_read_where_damage_in_it_is_an_error() {
+    let mut wrong = Vec::new();
+    for (name, _, code) in files() {
+        if name != "json.rs" && code.contains("serde_json::from_") {
+            wrong.push(format!("{name}: read the column as `Json<_>`, or by `json_or_why`"));
+        }
+        for line in code.lines().filter(|line| line.contains("row.get") && line.contains("unwrap_or")) {
+            // A value that is absent may have a default.
+            if !line.contains("Option<") && !line.contains(".optional()") {
+                wrong.push(format!("{name}: a default stands for what cannot be read: {}", line.trim()));
             }
         }
     }
@@ -120,6 +222,7 @@ fn statements_spell_no_state() {
     all::<DeliverySource>(&mut words);
     all::<RestrictionKind>(&mut words);
     all::<TestResult>(&mut words);
+    all::<StoredKind>(&mut words);
     all::<MessageKind>(&mut words);
     let kinds = [TaskKind::Machine, TaskKind::Container, TaskKind::Unknown];
     words.extend(kinds.map(|kind| format!("'{}'", Kind(kind).word())));

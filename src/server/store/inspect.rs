@@ -1,6 +1,7 @@
 //! Rules about the rows that hold whatever happened to the process that wrote them, and what rows say of files.
 //!
-//! SQLite only: `integrity_check`, `foreign_key_check`, `total` and `group_concat`.
+//! Only SQLite: `integrity_check`, `foreign_key_check`, `total`, `group_concat`, and `IS` between values that may be absent
+//! (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::protocol::TaskId;
 use crate::server::store::status::{
@@ -364,7 +365,7 @@ mod tests {
         made.unwrap();
         store.close();
         let kinds = |path: &std::path::Path| {
-            let view = View::new(connect(path).unwrap());
+            let view = View::new(connect(path, true).unwrap());
             let mut kinds: Vec<&str> = faults(&view).unwrap().iter().map(|fault| fault.kind).collect();
             kinds.dedup();
             kinds
@@ -373,7 +374,7 @@ mod tests {
         for (number, (kind, damage)) in DAMAGES.iter().enumerate() {
             let damaged = dir.path().join(format!("damaged{number}"));
             std::fs::copy(&path, &damaged).unwrap();
-            let connection = connect(&damaged).unwrap();
+            let connection = connect(&damaged, true).unwrap();
             connection.pragma_update(None, "foreign_keys", false).unwrap();
             connection.execute_batch(damage).unwrap();
             drop(connection);

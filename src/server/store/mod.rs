@@ -15,10 +15,11 @@
 //!   are fixed with the version of the schema that has them, and tests find out when they and `status` part;
 //! - lists that are given as JSON (`json_each`), other functions on JSON, `INSERT OR ...`, `rowid` and `last_insert_rowid`,
 //!   `LIMIT -1`, `INDEXED BY`, `group_concat`, `instr`, `IS` between values, `max` of two values;
-//! - flags that a statement negates or compares, as they are integers.
+//! - flags that a statement negates or compares, as they are integers, and truth values that are added up or stored as such;
+//! - a column beside `max` or `min`, which is that of the row that has it, and `HAVING` with a name of the result.
 //!
-//! The header of each file names those of that file; a test (`house`) compares the two. `RETURNING` and `ON CONFLICT` are
-//! PostgreSQL's, too.
+//! The header of each file names those of that file behind "Only SQLite"; a test (`house`) compares the two. `RETURNING`
+//! and `ON CONFLICT` are PostgreSQL's, too.
 
 pub mod copy;
 mod error;
@@ -55,6 +56,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Most reads that run at once, and most connections that are open for them; further ones wait.
 const MAX_READERS: usize = 8;
 
+/// Most reads and connections of a database that is to be thrown away: to open a connection, which reads the schema, and
+/// to compile its statements costs more than most of its reads do.
+const FEW_READERS: usize = 2;
+
 /// Most memory of the pages that the writer keeps, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 * 1024;
 
@@ -67,13 +72,15 @@ pub struct Store {
 
 struct Readers {
     path: PathBuf,
+    is_kept: bool,
     idle: Mutex<Vec<View>>,
     permits: Arc<Semaphore>,
 }
 
 impl Store {
     /// Opens or creates the database file and brings its schema up to date. `durable` makes a commit wait
-    /// for the disk; without it nothing ever does, and a file that a power cut has met is to be thrown away.
+    /// for the disk; without it nothing ever does, a file that a power cut has met is to be thrown away, and all is done
+    /// as is cheapest for one that is soon.
     /// `on_commit` is called by the writer thread after each commit and must be quick.
     pub fn open(
         path: &Path,
@@ -81,9 +88,14 @@ impl Store {
         on_commit: impl Fn(Vec<Effect>) + Send + 'static,
     ) -> Result<Self, Error> {
         make_private(path)?;
-        let connection = connect(path)?;
+        let connection = connect(path, durable)?;
         // Before the change of the journal, which would wait as well.
         connection.pragma_update(None, "synchronous", if durable { "FULL" } else { "OFF" })?;
+        if !durable && schema::version(&connection)? == 0 {
+            // A new file, which is there in full or not at all, is written once, not twice.
+            connection.pragma_update(None, "journal_mode", "OFF")?;
+            schema::migrate(&connection)?;
+        }
         connection.pragma_update(None, "journal_mode", "WAL")?;
         // Rows have ids by chance: what a million tasks have of pages would be read again and again.
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
@@ -93,8 +105,9 @@ impl Store {
             .map_err(|e| Error::Corrupt(format!("cannot start the writer thread: {e}")))?;
         let readers = Readers {
             path: path.to_owned(),
+            is_kept: durable,
             idle: Mutex::new(Vec::new()),
-            permits: Arc::new(Semaphore::new(MAX_READERS)),
+            permits: Arc::new(Semaphore::new(if durable { MAX_READERS } else { FEW_READERS })),
         };
         Ok(Self { writer, readers: Arc::new(readers) })
     }
@@ -166,7 +179,7 @@ impl Store {
         F: FnOnce(&View) -> Result<T, Error> + Send + 'static,
     {
         let permit = self.readers.permits.try_acquire();
-        // One that has to be opened first would keep the thread waiting for the disk.
+        // A connection that has to be opened first would keep the thread waiting for the disk.
         match permit.ok().and_then(|permit| Some((permit, self.readers.idle()?))) {
             Some((_permit, connection)) => self.readers.run_one(connection, work),
             None => self.read(work).await,
@@ -226,7 +239,7 @@ impl Readers {
         if let Some(connection) = self.idle() {
             return Ok(connection);
         }
-        let connection = connect(&self.path)?;
+        let connection = connect(&self.path, self.is_kept)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(View::new(connection))
     }
@@ -237,7 +250,7 @@ impl Readers {
 
     fn run<T>(&self, work: impl FnOnce(&View) -> Result<T, Error>) -> Result<T, Error> {
         let connection = self.take()?;
-        // One transaction, so that several queries of one read see the same state.
+        // A transaction makes several queries of one read see the same state.
         connection.run("BEGIN")?;
         let result = work(&connection);
         if connection.run("COMMIT").is_ok() {
@@ -291,7 +304,7 @@ mod tests {
         store.close();
         assert!(matches!(store.write_blocking(|_| Ok(())), Err(Error::Closed)));
         assert_eq!(count(&Store::open(&path, true, |_| ()).unwrap()), 1);
-        connect(&path).unwrap().pragma_update(None, "user_version", 9999).unwrap();
+        connect(&path, true).unwrap().pragma_update(None, "user_version", 9999).unwrap();
         let error = Store::open(&path, false, |_| ()).err().unwrap();
         assert!(error.to_string().contains("newer"), "{error}");
     }
@@ -316,7 +329,7 @@ mod tests {
         assert_eq!(modes(), [0o600; 3]);
         store.close();
         drop(store);
-        // As an earlier version left it.
+        // A database of an earlier version may have this mode.
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let store = Store::open(&path, false, |_| ()).unwrap();
         store.write_blocking(|tx| add(tx, "bob")).unwrap();
@@ -326,7 +339,7 @@ mod tests {
     #[tokio::test]
     async fn a_read_counts_until_it_ends_also_when_its_caller_is_gone() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let store = Store::open(&dir.path().join("db"), true, |_| ()).unwrap();
         let (began, mut begun) = tokio::sync::mpsc::unbounded_channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
@@ -354,7 +367,7 @@ mod tests {
     #[tokio::test]
     async fn reads_of_blocking_threads_count_as_well() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
+        let store = Store::open(&dir.path().join("db"), true, |_| ()).unwrap();
         let (began, begun) = std::sync::mpsc::channel();
         let (go_on, held) = std::sync::mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
@@ -384,6 +397,26 @@ mod tests {
         assert!(store.readers.idle.lock().unwrap().len() <= MAX_READERS);
         store.close();
         assert!(matches!(store.read_blocking(|_| Ok(())), Err(Error::Closed)));
+    }
+
+    #[test]
+    fn a_database_that_is_thrown_away_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let log = || std::fs::metadata(dir.path().join("db-wal")).unwrap().len();
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        assert_eq!(log(), 0, "the schema is in the file");
+        assert_eq!(store.readers.permits.available_permits(), FEW_READERS);
+        store.write_blocking(|tx| add(tx, "ada")).unwrap();
+        store.close();
+        assert!(log() > 0, "what was written stays where it is");
+        let store = Store::open(&path, false, |_| ()).unwrap();
+        assert_eq!(count(&store), 1);
+        store.close();
+        let store = Store::open(&path, true, |_| ()).unwrap();
+        assert_eq!(count(&store), 1);
+        store.close();
+        assert!(!dir.path().join("db-wal").exists(), "one that is kept is one file when it is closed");
     }
 
     #[tokio::test]

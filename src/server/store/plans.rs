@@ -94,10 +94,10 @@ fn no_statement_of_a_task_reads_all_that_is_stored() {
             let given = rusqlite::params_from_iter((0..count).map(|_| "x"));
             let plan = query.query_map(given, |row| row.get::<_, String>(3)).unwrap();
             for detail in plan.map(Result::unwrap) {
-                // Such as `SCAN t`: the name that the statement gave the table.
+                // A detail such as `SCAN t` has the name that the statement gave the table.
                 let Some(scanned) = detail.strip_prefix("SCAN ") else { continue };
                 let scanned = scanned.split(' ').next().unwrap_or_default();
-                // These have what has not ended only.
+                // The indexes named here have only what has not ended.
                 let is_partial =
                     ["tasks_fenced", "workflows_unfinished"].iter().any(|index| detail.contains(index));
                 let tables = GROWING

@@ -33,7 +33,7 @@ const MIGRATIONS: &[&str] = &[
     ALTER TABLE jobs ADD COLUMN cannot_run_status TEXT;
     ALTER TABLE jobs ADD COLUMN cannot_run_message TEXT;
     ALTER TABLE tasks ADD COLUMN kind TEXT NOT NULL DEFAULT 'machine';",
-    // As for the keys: every job that goes would have all files of test results read.
+    // The index serves the foreign key: without it every job that goes would have all files of test results read.
     "CREATE INDEX test_files_by_job ON test_files (job_id);",
     include_str!("sessions.sql"),
     include_str!("forge.sql"),
@@ -56,14 +56,18 @@ const MIGRATIONS: &[&str] = &[
     include_str!("tokens.sql"),
     // File and line of a failure, for people; the columns that clients know stay what reports have.
     "ALTER TABLE test_results ADD COLUMN place TEXT;",
-    // Who made the commit of a pipeline, and when: JSON, for those who are told of it.
+    // Time since which somebody could claim a task: as far as is known, since it entered the queue. Of one that waits no
+    // more nobody asks.
+    "ALTER TABLE tasks ADD COLUMN waits_since_ms INTEGER NOT NULL DEFAULT 0;
+    UPDATE tasks SET waits_since_ms = queued_at_ms WHERE status = 'queued';",
+    // Author and committer of the commit of a pipeline, with times: JSON, for those who are told of it.
     "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an
 /// empty one takes four times as long, and each of them waits for the disk. Later migrations follow as ever; their
 /// part is taken in by writing both anew.
-const BASE: (usize, &str) = (18, include_str!("base.sql"));
+const BASE: (usize, &str) = (23, include_str!("base.sql"));
 
 /// The version of the schema that this program works with.
 pub(super) fn newest() -> usize {
@@ -162,6 +166,20 @@ mod tests {
         let jobs = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(jobs.collect::<Result<Vec<_>, _>>().unwrap(), ["timedout", "success"]);
         migrate(&c).unwrap();
+    }
+
+    #[test]
+    fn what_waited_before_that_was_noted_has_waited_since_it_was_queued() {
+        let c = Connection::open_in_memory().unwrap();
+        const BEFORE_WAITS: usize = 23;
+        build(&c, BEFORE_WAITS).unwrap();
+        c.pragma_update(None, "foreign_keys", false).unwrap();
+        let insert = "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
+            is_canceled, unclaims, next_event, queued_at_ms) VALUES ('t', 'j', 'p', 'r', 0, 1, 'a/b', 'queued', 0, 0, 0, 7)";
+        c.execute(insert, []).unwrap();
+        migrate(&c).unwrap();
+        let since = c.query_row("SELECT waits_since_ms FROM tasks", [], |row| row.get::<_, u64>(0));
+        assert_eq!(since.unwrap(), 7);
     }
 
     #[test]

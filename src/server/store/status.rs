@@ -4,11 +4,8 @@ use crate::protocol::TaskKind;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use std::fmt;
 
-/// An enum that is stored as words.
-///
-/// Statements bind it. Its words stand in their text where a bound value will not do: an index on some of the rows only
-/// (`WHERE state = 'waiting'`) is used where the statement has the same text, and statements without values have
-/// nothing to bind. They come from here then, so that no statement spells a word.
+/// An enum that is stored as words. Statements bind it; where a bound value will not do (an index on some of the rows is
+/// used by statements of the same text, `WHERE state = 'waiting'`), the word comes from here: no statement spells one.
 pub(in crate::server::store) trait Word: Copy + 'static {
     /// All variants, in their order.
     const ALL: &'static [Self];
@@ -17,10 +14,9 @@ pub(in crate::server::store) trait Word: Copy + 'static {
     fn literal(self) -> &'static str;
 }
 
-/// The words of the variants that `is_one` holds of, as SQL has them between the parentheses of `IN`.
+/// The words of the variants that `is_one` holds of, as they stand inside `IN (...)`.
 pub(in crate::server::store) fn literals<W: Word>(is_one: impl Fn(W) -> bool) -> String {
-    let words: Vec<&str> = W::ALL.iter().filter(|word| is_one(**word)).map(|word| word.literal()).collect();
-    words.join(", ")
+    W::ALL.iter().filter(|word| is_one(**word)).map(|word| word.literal()).collect::<Vec<_>>().join(", ")
 }
 
 /// Defines an enum whose variants are stored, printed and serialised as fixed words.
@@ -81,16 +77,32 @@ macro_rules! words {
 words! {
     /// State of a pipeline.
     PipelineState {
-        /// Its workflows exist.
+        /// The workflows exist.
         Created = "created",
-        /// It has no workflows because of an error.
+        /// The pipeline has no workflows because of an error.
         Errored = "errored",
-        /// Its setup workflow is about to be made.
+        /// The setup workflow is about to be made.
         SetupPending = "setup-pending",
-        /// Its setup workflow exists and may continue it.
+        /// The setup workflow exists and may continue the pipeline.
         Setup = "setup",
-        /// Its workflows are about to be made.
+        /// The workflows are about to be made.
         Pending = "pending",
+    }
+}
+
+words! {
+    /// Kind of the things that take room, as people are told of it.
+    StoredKind {
+        /// Output of steps.
+        Output = "output",
+        /// Artifacts of jobs.
+        Artifacts = "artifacts",
+        /// Caches of the project.
+        Caches = "caches",
+        /// Layers of workspaces.
+        Workspaces = "workspaces",
+        /// Results of tests.
+        Tests = "tests",
     }
 }
 
@@ -101,21 +113,21 @@ words! {
         Success = "success",
         /// A job runs or can run.
         Running = "running",
-        /// Ended without a run: its workflow had nothing to do.
+        /// The workflow ended without a run: it had nothing to do.
         NotRun = "not_run",
-        /// Ended with a failed job.
+        /// The workflow ended with a failed job.
         Failed = "failed",
         /// A job could not be started because of an internal error.
         Error = "error",
-        /// Not ended, and a job has failed.
+        /// The workflow has not ended, and a job has failed.
         Failing = "failing",
-        /// Nothing runs, and an approval waits.
+        /// No job runs, and an approval waits.
         OnHold = "on_hold",
-        /// Ended because somebody cancelled.
+        /// The workflow ended because somebody cancelled it.
         Canceled = "canceled",
-        /// Ended with a job that may not use a context.
+        /// The workflow ended with a job that may not use a context.
         Unauthorized = "unauthorized",
-        /// Only waits for a serial group. Not a word of the v2 API: shown there as `running`.
+        /// The workflow only waits for a serial group. The v2 API has no such word, and shows `running`.
         Queued = "queued",
     }
 }
@@ -133,27 +145,27 @@ impl WorkflowStatus {
 words! {
     /// Status of a job.
     JobStatus {
-        /// Waits for what it requires.
+        /// The job waits for what it requires.
         Blocked = "blocked",
-        /// Waits for a runner or for its serial group.
+        /// The job waits for a runner or for its serial group.
         Queued = "queued",
         /// A runner has one of its tasks.
         Running = "running",
-        /// An approval that waits for a person.
+        /// The job is an approval that waits for a person.
         OnHold = "on_hold",
-        /// Ended well, or approved.
+        /// The job ended well, or was approved.
         Success = "success",
-        /// A step failed, it could not be started, or its time limit passed.
+        /// A step failed, the job could not be started, or its time limit passed.
         Failed = "failed",
-        /// Ended by a person or by a newer pipeline.
+        /// The job was ended by a person or by a newer pipeline.
         Canceled = "canceled",
-        /// Can never run, or was skipped.
+        /// The job can never run, or was skipped.
         NotRun = "not_run",
-        /// May not use one of its contexts.
+        /// The job may not use one of its contexts.
         Unauthorized = "unauthorized",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// Ended for reasons nobody knows.
+        /// The job ended for reasons that nobody knows.
         TerminatedUnknown = "terminated-unknown",
     }
 }
@@ -173,25 +185,25 @@ impl JobStatus {
 words! {
     /// Status of a task.
     TaskState {
-        /// Waits in the queue of its resource class.
+        /// The task waits in the queue of its resource class.
         Queued = "queued",
         /// A runner has it and has not begun.
         Claimed = "claimed",
-        /// Its agent runs steps.
+        /// The agent runs steps.
         Running = "running",
-        /// Its agent has begun and was not heard of for a lease.
+        /// The agent has begun and was not heard of for a lease.
         Unreachable = "unreachable",
         /// No step failed.
         Success = "success",
         /// A step failed.
         Failed = "failed",
-        /// Ended by a person or by a newer pipeline, before it was through.
+        /// The task was ended by a person or by a newer pipeline, before it was through.
         Canceled = "canceled",
         /// The time limit passed.
         Timedout = "timedout",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// Went back to the queue as a further attempt.
+        /// The task went back to the queue as a further attempt.
         Retried = "retried",
     }
 }
@@ -214,15 +226,15 @@ impl TaskState {
 words! {
     /// Cause of the end of a task.
     EndedBy {
-        /// Its agent, when everything was reported.
+        /// The agent, when everything was reported.
         Finish = "finish",
-        /// Its runner gave it back before it had begun.
+        /// The runner, which gave the task back before it had begun.
         GivenBack = "given_back",
-        /// The claim ran out before it had begun: silence, the begin limit, or a new start of the machine.
+        /// The claim, which ran out before the task had begun: silence, the begin limit, or a new start of the machine.
         Lapsed = "lapsed",
         /// The control plane, when its agent had been silent for too long.
         Silence = "silence",
-        /// Its runner, which found the agent gone.
+        /// The runner, which found the agent gone.
         Lost = "lost",
         /// A person or a newer pipeline, before the agent confirmed it.
         Cancel = "cancel",
@@ -281,19 +293,19 @@ impl From<crate::protocol::TaskStatus> for TaskState {
 words! {
     /// Status of a step record.
     StepState {
-        /// Began and has not ended.
+        /// The step began and has not ended.
         Running = "running",
-        /// Exit code 0.
+        /// The step ended with exit code 0.
         Success = "success",
         /// The user's command failed.
         Failed = "failed",
-        /// Killed because the task was cancelled.
+        /// The step was killed because the task was cancelled.
         Canceled = "canceled",
-        /// Killed because of silence or a time limit.
+        /// The step was killed because of silence or a time limit.
         Timedout = "timedout",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// Did not run: by `when`, after a failure or a halt.
+        /// The step did not run: by `when`, after a failure or a halt.
         NotRun = "not_run",
     }
 }
@@ -317,13 +329,13 @@ words! {
     JobType {
         /// A job with steps, which a runner runs.
         Build = "build",
-        /// Waits for a person.
+        /// An approval, which waits for a person.
         Approval = "approval",
-        /// Succeeds when its turn comes.
+        /// A job without steps, which succeeds when its turn comes.
         NoOp = "no-op",
-        /// Takes the key of a serial group.
+        /// A lock, which takes the key of a serial group.
         Lock = "lock",
-        /// Gives it back.
+        /// An unlock, which gives the key back.
         Unlock = "unlock",
     }
 }
@@ -415,7 +427,7 @@ words! {
 }
 
 impl Forge {
-    /// All of them.
+    /// All forges.
     pub const ALL: [Self; 7] = [
         Self::GitHub,
         Self::GitLab,
@@ -430,11 +442,11 @@ impl Forge {
 words! {
     /// The verdict on what a forge sent.
     Verdict {
-        /// It was taken, and its changes wait or are worked off.
+        /// The delivery was taken, and its changes wait or are worked off.
         Accepted = "accepted",
-        /// It asks for nothing.
+        /// The delivery asks for nothing.
         Ignored = "ignored",
-        /// It was not believed or not understood.
+        /// The delivery was not believed or not understood.
         Refused = "refused",
     }
 }
@@ -442,13 +454,13 @@ words! {
 words! {
     /// The state of one change that a forge told of.
     EventState {
-        /// It waits to be worked off.
+        /// The change waits to be worked off.
         Waiting = "waiting",
         /// A pipeline was made for it.
         Started = "started",
-        /// It needs no pipeline.
+        /// The change needs no pipeline.
         Skipped = "skipped",
-        /// It could not be worked off.
+        /// The change could not be worked off.
         Failed = "failed",
     }
 }
@@ -461,39 +473,39 @@ impl EventState {
 words! {
     /// The state of one call of a webhook.
     CallState {
-        /// It waits for its first or its next try.
+        /// The call waits for its first or its next try.
         Waiting = "waiting",
-        /// Its receiver has taken it.
+        /// The receiver has taken the call.
         Done = "done",
-        /// It was given up.
+        /// The call was given up.
         Failed = "failed",
     }
 }
 
 words! {
-    /// The state of a commit that a forge is told.
+    /// The state of a commit that a forge is told: that of a job, or of a workflow.
     ReportState {
-        /// A job waits for others.
+        /// The job waits for others.
         Blocked = "blocked",
-        /// Waits for a runner or for a serial group.
+        /// The job or workflow waits for a runner or for a serial group.
         Queued = "queued",
         /// A runner has it.
         Running = "running",
-        /// Waits for a person.
+        /// An approval waits for a person.
         OnHold = "on_hold",
-        /// Ended well.
+        /// The job or workflow ended well.
         Success = "success",
         /// A step failed.
         Failed = "failed",
-        /// Ended by a person or by a newer pipeline.
+        /// The job or workflow was ended by a person or by a newer pipeline.
         Canceled = "canceled",
-        /// Will not run.
+        /// The job or workflow will not run.
         NotRun = "not_run",
-        /// May not use a context.
+        /// A job may not use a context.
         Unauthorized = "unauthorized",
         /// The runner could not do its part.
         InfrastructureFail = "infrastructure_fail",
-        /// Ended for reasons nobody knows.
+        /// The job ended for reasons that nobody knows.
         TerminatedUnknown = "terminated-unknown",
         /// The config has errors.
         Error = "error",
@@ -546,7 +558,7 @@ words! {
     DeliverySource {
         /// The forge, or a hook of a git server, sent it.
         Webhook = "webhook",
-        /// It was found by looking at the refs.
+        /// The control plane found it by looking at the refs.
         Poll = "poll",
         /// A schedule was due.
         Schedule = "schedule",
@@ -556,11 +568,11 @@ words! {
 words! {
     /// Kind of a restriction of a context.
     RestrictionKind {
-        /// Looks at the project.
+        /// A restriction by the project.
         Project = "project",
-        /// Looks at the values and parameters of the pipeline.
+        /// A restriction by an expression over the values and parameters of the pipeline.
         Expression = "expression",
-        /// Looks at the person who triggered the pipeline.
+        /// A restriction by the person who triggered the pipeline.
         Group = "group",
     }
 }
@@ -572,6 +584,8 @@ words! {
         Error = "error",
         /// Why the job ended otherwise than expected.
         Warning = "warning",
+        /// How the job runs, which is no reason of its end.
+        Remark = "remark",
     }
 }
 
@@ -580,9 +594,9 @@ words! {
     TestResult {
         /// The test passed.
         Success = "success",
-        /// Failed or broke.
+        /// The test failed or broke.
         Failure = "failure",
-        /// Was not run.
+        /// The test was not run.
         Skipped = "skipped",
     }
 }

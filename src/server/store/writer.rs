@@ -2,6 +2,8 @@
 //!
 //! It takes what is queued, runs each piece of work in a savepoint of one transaction, commits, and only
 //! then answers: a lone write waits for nobody, and a burst shares one commit.
+//!
+//! Only SQLite: `BEGIN IMMEDIATE`, since the whole database has one writer at a time.
 
 use super::status::TaskState;
 use super::{Error, View};
@@ -229,7 +231,7 @@ fn commit_group(connection: &View, group: impl Iterator<Item = Work>, on_commit:
     if let Some(failed) = &failure {
         let help = if failed.no_space { "; make space where the data folder is" } else { "" };
         log::error!("failed to commit {} writes: {}{help}", answers.len(), failed.why);
-        // Nothing is open when `BEGIN` was what failed.
+        // A transaction is open, unless `BEGIN` was what failed.
         if !connection.sql().is_autocommit() {
             let _ = connection.sql().execute_batch("ROLLBACK");
         }

@@ -54,7 +54,7 @@ async fn pass_once(state: &Shared, lease: Duration, now: Millis) {
     if let Ok(count @ 1..) = waits {
         record!(Warn, job_count = count; "jobs waited too long for their serial group");
     }
-    let overdue = state.store.write(move |tx| commit::task::waited_too_long(tx, now)).await;
+    let overdue = state.store.write(move |tx| commit::queue::waited_too_long(tx, now)).await;
     if let Ok(count @ 1..) = overdue {
         record!(Warn, task_count = count; "tasks waited too long for a runner");
     }

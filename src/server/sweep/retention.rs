@@ -45,7 +45,7 @@ where
     done
 }
 
-/// One pass: rows first, then the bytes that nothing names any more.
+/// Sweeps once: rows first, then the bytes that nothing names any more.
 pub(in crate::server) async fn sweep_once(state: &Shared) {
     let keeping = &state.settings.keeping;
     let before = move |kept: Duration| Millis::now().minus(kept);
@@ -98,7 +98,10 @@ async fn evict(state: &Shared, quota: QuotaKind, limits: &Limits) {
                     );
                     left = left.saturating_sub(evicted);
                 }
-                Err(error) => return log::error!("failed to bring a project below its quota: {error}"),
+                Err(error) => {
+                    record!(Error, project = slug; "failed to bring a project below its quota: {error}");
+                    return;
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -131,11 +134,12 @@ async fn give_up_outputs(state: &Shared, kept: Duration) {
 async fn delete_pipelines(state: &Shared, kept: Duration) {
     let mut gone = 0;
     loop {
-        let old = state
-            .store
-            .read(move |view| keeping::pipelines_before(view, Millis::now().minus(kept), STEP))
-            .await
-            .unwrap_or_default();
+        let before = Millis::now().minus(kept);
+        let old = match state.store.read(move |view| keeping::pipelines_before(view, before, STEP)).await {
+            Ok(old) => old,
+            Err(Error::Closed) => break,
+            Err(error) => return log::error!("failed to look for pipelines that are too old: {error}"),
+        };
         for pipeline in &old {
             loop {
                 if *state.stopping.borrow() {
@@ -146,7 +150,8 @@ async fn delete_pipelines(state: &Shared, kept: Duration) {
                 let (tasks, is_gone) = match part {
                     Ok(part) => part,
                     Err(error) => {
-                        return log::error!("failed to remove a pipeline that was too old: {error}");
+                        record!(Error, pipeline_id = pipeline; "failed to remove a pipeline that was too old: {error}");
+                        return;
                     }
                 };
                 remove_outputs(state, tasks).await;
@@ -252,7 +257,7 @@ async fn keep_as_rows(state: &Shared, tasks: Vec<TaskId>) {
         let Some(small) = told(small).filter(|small| !small.is_empty()) else { continue };
         let (steps, id): (Vec<u32>, _) = (small.iter().map(|(step, _)| *step).collect(), task.clone());
         let kept = state.store.write(move |tx| {
-            // It may have gone meanwhile.
+            // The output may have gone meanwhile.
             if inspect::has_output(tx, &id)? {
                 for (step, bytes) in small {
                     small_outputs::insert_missing(tx, &id, &SmallOutput { step, bytes })?;

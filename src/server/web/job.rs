@@ -1,16 +1,15 @@
-//! One job: why it failed or what it is doing, its steps, and the log of one of them.
+//! A job: why it failed or what it is doing, its steps, and the log of one of them.
 
 use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
-use crate::server::api::shared::lookup::{Numbered, job_by_id, job_of};
+use crate::server::api::shared::lookup::{Numbered, attempts_of, job_by_id, job_of};
 use crate::server::api::shared::stream;
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::JobId;
 use crate::server::store::read::{self, Attempt, Job, StepRow};
 use crate::server::store::status::{JobStatus, StepState, TaskState, TestResult};
-use crate::server::time::Millis;
 use crate::server::web::frame::Head;
 use crate::server::web::jobs::reasons;
 use crate::server::web::log::{self, Part, Stamps};
@@ -55,7 +54,7 @@ enum Time {
 }
 
 impl Time {
-    /// As addresses have it.
+    /// The part of an address that asks for these times.
     fn query(time: Option<Self>) -> &'static str {
         match time {
             None => "",
@@ -110,7 +109,7 @@ struct Chosen {
     note: String,
     part: Part,
     query: String,
-    /// The same without times.
+    /// Query that shows the log without times.
     untimed: String,
     is_running: bool,
 }
@@ -166,11 +165,10 @@ async fn show(
     let Ok(number) = number.parse() else { return by_id(&web, number.into()).await };
     let mut job = job_of(&web.state, (vcs, org, repo, number)).await?;
     let found = web.state.store.read(move |view| {
-        read::explain_waiting(view, &mut job, Millis::now())?;
+        let attempts = attempts_of(view, &mut job)?;
         let tests = read::tests(view, &job.ran_as)?;
         let artifacts = read::artifacts(view, &job.ran_as)?.len();
-        let (attempts, pipeline) =
-            (read::attempts(view, &job.ran_as)?, read::pipeline(view, &job.pipeline_id)?);
+        let pipeline = read::pipeline(view, &job.pipeline_id)?;
         Ok((job, attempts, tests, artifacts, pipeline))
     });
     let (job, attempts, tests, artifacts, pipeline) = found.await?;
@@ -289,7 +287,7 @@ fn facts(job: &Job) -> Vec<(&'static str, String)> {
     let class = job.resource_class.clone().filter(|class| !class.is_empty());
     facts.extend(class.map(|class| ("class", class)));
     let begun = job.started_at.or(job.stopped_at);
-    // One that ends where it would have been queued never waited for a runner.
+    // A job that ends where it would have been queued never waited for a runner.
     let queued = job.queued_at.filter(|queued| begun.is_none_or(|begun| begun != *queued));
     facts.extend(queued.map(|queued| ("queued", shown::took(Some(queued), begun))));
     facts.extend(job.started_at.map(|at| ("started", format!("{} UTC", shown::moment(at)))));

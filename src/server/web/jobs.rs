@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 
 /// Row of the table: one job, or one run of a job.
 pub(super) struct JobRow {
-    /// Its id, which is the anchor on the page of the workflow.
+    /// Id of the job, which is the anchor on the page of the workflow.
     pub(super) id: String,
     /// Name as expanded in its workflow.
     pub(super) name: String,
-    /// Its page; an approval has none.
+    /// Address of the job's page; an approval has none.
     pub(super) address: Option<String>,
     /// Number in the project.
     pub(super) number: Option<i64>,
@@ -49,7 +49,7 @@ fn depths(jobs: &[Job]) -> Vec<usize> {
     let places: HashMap<&str, usize> =
         jobs.iter().enumerate().map(|(place, job)| (job.name.as_str(), place)).collect();
     let mut depths = vec![0; jobs.len()];
-    // As often as there are jobs at most: each round settles one more of the longest way.
+    // Rounds are as many as there are jobs at most: each settles one more of the longest way.
     for _ in 0..jobs.len() {
         let mut is_settled = true;
         for (place, job) in jobs.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! Signing in and out.
 
+use crate::logging::record;
 use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::auth::PeerAddress;
 use crate::server::web::frame::Head;
@@ -94,7 +95,7 @@ async fn enter(
         let Some(wait) = web.failures.add(peer.0.ip(), now) else {
             return show(&web, headers, &entered.next, true);
         };
-        log::warn!("{} sends wrong tokens to the login page", peer.0.ip());
+        record!(Warn, client = peer.0.ip(); "an address sends wrong tokens to the login page");
         let why = "too many wrong tokens came from this address: wait a minute and try again";
         let refused = ApiError::new(StatusCode::TOO_MANY_REQUESTS, why);
         return Ok(([(header::RETRY_AFTER, wait.as_secs().max(1).to_string())], refused).into_response());

@@ -1,13 +1,12 @@
-//! One pipeline with its workflows, and one workflow with its jobs.
+//! A pipeline with its workflows, and a workflow with its jobs.
 
 use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
-use crate::server::api::shared::lookup::{Numbered, one, project, unknown_workflow};
+use crate::server::api::shared::lookup::{Numbered, jobs_of, one, project, unknown_workflow};
 use crate::server::ids::WorkflowId;
 use crate::server::store::read::{self, Job, Pipeline, Workflow};
 use crate::server::store::status::WorkflowStatus;
 use crate::server::store::{Error, View};
-use crate::server::time::Millis;
 use crate::server::web::frame::Head;
 use crate::server::web::jobs::{self, JobRow};
 use crate::server::web::session::Visitor;
@@ -52,7 +51,7 @@ struct Section {
     took: String,
     note: String,
     jobs: Vec<JobRow>,
-    /// It has not ended: it can be cancelled, and not yet run again.
+    /// The workflow has not ended: it can be cancelled, and not yet run again.
     is_open: bool,
     /// Some of it did not succeed: that part alone can be run again.
     has_failed: bool,
@@ -65,13 +64,7 @@ async fn read_pipeline(web: &Web, path: Numbered) -> Answer<(Pipeline, Vec<(Work
     let what = format!("the project `{}` has no pipeline {number}", project.slug);
     let read = move |view: &View| {
         let Some(pipeline) = read::pipeline_by_number(view, &project.id, number)? else { return Ok(None) };
-        let with_jobs = |workflow: Workflow| {
-            let mut jobs = read::jobs_of(view, &workflow.id)?;
-            for job in &mut jobs {
-                read::explain_waiting(view, job, Millis::now())?;
-            }
-            Ok((workflow, jobs))
-        };
+        let with_jobs = |workflow: Workflow| jobs_of(view, &workflow.id).map(|jobs| (workflow, jobs));
         let workflows = read::workflows_of(view, &pipeline.id)?.into_iter().map(with_jobs);
         Ok(Some((pipeline, workflows.collect::<Result<Vec<_>, Error>>()?)))
     };

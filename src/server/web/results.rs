@@ -37,7 +37,7 @@ pub(super) fn router() -> Router<Web> {
 pub(super) struct TestLine {
     /// Result, as glyph and word.
     pub(super) mark: Mark,
-    /// Its class and name.
+    /// Class and name of the test.
     pub(super) name: String,
     /// File that the report names, with the line of a failure; empty where it names none.
     pub(super) file: String,

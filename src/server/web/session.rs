@@ -104,7 +104,7 @@ impl Cookie {
         }
     }
 
-    /// Its value in a request.
+    /// The value of the cookie in a request.
     pub(super) fn of(self, headers: &HeaderMap, is_tls: bool) -> Option<CookieSecret> {
         let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
         let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));

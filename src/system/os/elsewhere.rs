@@ -3,22 +3,12 @@
 use std::fs::File;
 use std::io;
 
-/// There is no table of mounts.
-pub fn mount_table() -> Option<File> {
-    None
-}
-
-/// Mounts that are not known may be others each time.
-pub fn are_mounts_changed(_: &File) -> bool {
-    true
-}
-
 /// No file is without a disk.
 pub fn file_in_memory(_: &str) -> Option<File> {
     None
 }
 
-/// Nothing is taken out of a file while it is there.
+/// Frees no room below an offset: a file keeps all of its bytes there while it is open.
 pub fn free_below(_: &File, _: u64) -> bool {
     false
 }

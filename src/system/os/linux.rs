@@ -48,20 +48,6 @@ pub fn detach(place: &Path) -> io::Result<()> {
     Ok(unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
-/// The table of mounts, opened.
-pub fn mount_table() -> Option<File> {
-    File::open("/proc/self/mountinfo").ok()
-}
-
-/// Whether something was mounted, or taken off, since the table was opened or this was asked. A kernel that does not tell
-/// has every file ready for everything, which this one never is.
-pub fn are_mounts_changed(table: &File) -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let mut table = [PollFd::new(table, PollFlags::IN | PollFlags::OUT | PollFlags::PRI)];
-    let polled = poll(&mut table, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-    polled.is_err() || table[0].revents() != PollFlags::IN
-}
-
 /// A pipe, its reading end first, that programs do not inherit.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(pipe_with(PipeFlags::CLOEXEC)?)

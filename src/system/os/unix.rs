@@ -54,7 +54,7 @@ pub fn adopt_orphans() -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Nothing: a queue of kernel events would need unsafe code, so that processes are looked at.
+/// No handle: a queue of kernel events would need unsafe code, so that processes are looked at.
 pub fn end_of(_: Pid) -> Option<OwnedFd> {
     None
 }
@@ -72,7 +72,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
-/// Nothing: the room of a pipe grows by itself, to 64 KB.
+/// Widens no pipe: its room grows by itself, to 64 KB.
 pub fn widen_pipe(_: &impl AsFd, _: usize) {}
 
 /// Bytes that fit into an empty pipe are not known.

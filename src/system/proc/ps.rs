@@ -82,12 +82,12 @@ pub fn environment(process: &Stat<Told>) -> Option<Vec<u8>> {
     Some(process.told.environment.replace(' ', "\0").into_bytes())
 }
 
-/// Nothing is told of who holds a pipe.
+/// No holders: `ps` does not tell who has a pipe.
 pub fn holders(_: &std::fs::File) -> Vec<Stat<Told>> {
     Vec::new()
 }
 
-/// Nothing is told of what a process has open.
+/// Always false: `ps` does not tell what a process has open.
 pub fn has_open(_: i32, _: &std::path::Path) -> bool {
     false
 }

@@ -15,7 +15,7 @@ pub fn stat(pid: i32) -> Option<Stat> {
         parent: 0,
         group: 0,
         session: 0,
-        // Its number stays taken while somebody looks at it.
+        // The number stays taken while somebody looks at the process.
         zombie: process.WaitForSingleObject(Some(0)) == Ok(co::WAIT::OBJECT_0),
         stopped: false,
         start_time: number(created),
@@ -74,12 +74,12 @@ pub fn environment(_: &Stat) -> Option<Vec<u8>> {
     None
 }
 
-/// Nothing is told of who holds a pipe.
+/// No holders: the system does not tell who has a pipe.
 pub fn holders<T>(_: &T) -> Vec<Stat> {
     Vec::new()
 }
 
-/// Nothing is told of what a process has open.
+/// Always false: the system does not tell what a process has open.
 pub fn has_open(_: i32, _: &std::path::Path) -> bool {
     false
 }

@@ -21,7 +21,7 @@ impl Asks {
         SignalDelivery::with_pipe(read, write, SignalOnly, ALL).map(Self)
     }
 
-    /// Those since the last call.
+    /// Requests since the last call.
     pub fn pending(&mut self) -> impl Iterator<Item = OutsideRequest> {
         self.0.pending().map(|signal| match signal {
             SIGHUP => OutsideRequest::Reload,

@@ -23,7 +23,7 @@ impl Asks {
         Ok(Self(read))
     }
 
-    /// Those since the last call.
+    /// Requests since the last call.
     pub fn pending(&mut self) -> impl Iterator<Item = OutsideRequest> {
         let mut bytes = [0; 8];
         let came = self.0.read(&mut bytes).unwrap_or(0);

@@ -58,7 +58,7 @@ fn feed(command: &str, input: String, verbose: bool) -> Result<u8, String> {
     Ok(code_of(status))
 }
 
-/// As a shell puts it: 128 and the number of the signal.
+/// Exit code as a shell gives it: after a signal, 128 and its number.
 fn code_of(status: ExitStatus) -> u8 {
     let code = status.code().unwrap_or_else(|| 128 + os::signal_of(status).unwrap_or(0));
     u8::try_from(code).unwrap_or(exit::FAILED)

@@ -31,7 +31,7 @@ pub(super) fn of_node<'a>(
     options: &SuiteOptions,
     variable: &dyn Fn(&str) -> Option<OsString>,
 ) -> Result<Vec<&'a str>, String> {
-    // One node takes everything, whatever it weighs.
+    // A single node takes everything, whatever it weighs.
     let weights = if options.total > 1 && !names.is_empty() {
         weights::of(names, options, variable)?
     } else {

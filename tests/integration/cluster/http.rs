@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A request.
+/// A request to the API server.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked {
     pub(crate) method: String,
@@ -19,7 +19,7 @@ pub(crate) struct Asked {
     pub(crate) body: Vec<u8>,
 }
 
-/// An answer.
+/// An answer of the API server.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -40,7 +40,7 @@ pub(crate) enum Body {
     Cut,
 }
 
-/// A watch.
+/// A request to watch a kind of objects.
 #[derive(Debug)]
 pub(crate) struct Watch {
     pub(crate) kind: String,

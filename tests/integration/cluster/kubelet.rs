@@ -185,7 +185,7 @@ impl Run {
         }
         drop(state);
         self.shared.changed.notify_all();
-        // It goes with its pod, but for what containers have printed.
+        // The shared folder goes with its pod, but for what containers have printed.
         let _ = std::fs::remove_dir_all(self.folder.join("shared"));
     }
 
@@ -334,7 +334,7 @@ pub(super) fn has_private_roots() -> bool {
 
 fn signal(children: &[(String, Child)], signal: Signal) {
     for (_, child) in children {
-        // It may have ended a moment ago.
+        // A child may have ended a moment ago.
         let _ = Pid::from_raw(child.id() as i32).map(|pid| kill_process_group(pid, signal));
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Knobs {
     pub(crate) denied: Vec<String>,
     /// Most pods that a quota allows.
     pub(crate) quota: Option<usize>,
-    /// Everything is answered with 503.
+    /// All calls are answered with 503.
     pub(crate) away: bool,
     /// The namespace is being deleted: nothing new is taken.
     pub(crate) is_terminating: bool,

@@ -1,4 +1,4 @@
-//! Nothing but the static file and a BusyBox: no libraries, no `/etc`, no `/dev`, no `/proc` unless the
+//! A root with only the static file and a BusyBox: no libraries, no `/etc`, no `/dev`, no `/proc` unless the
 //! test says so. `RUNLET_TEST_BUSYBOX` names the BusyBox; that of the runner's own architecture makes
 //! the whole userland foreign. Where it is set these tests run or fail.
 

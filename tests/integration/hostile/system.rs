@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 /// folders `kept`.
 fn read_only(own: &Path, kept: &[&Path]) -> String {
     let kept: String = kept.iter().map(|path| format!(" '{}'", path.display())).collect();
-    // It may be on a file system of its own, which the root does not cover.
+    // The folder may be on a file system of its own, which the root does not cover.
     let places = format!("/tmp /var/tmp /dev/shm '{}'", own.display());
     // Each of them becomes a mount of its own while everything can still be written.
     format!(
@@ -94,7 +94,7 @@ fn control_groups_are_not_needed() {
     assert!(emulated() || server.output("cgroup-1", 3).contains("sleep 1003"));
 }
 
-/// As a host whose groups are all of version 1. That of the runner is one that can freeze.
+/// Mounts of a host whose groups are all of version 1. That of the runner is one that can freeze.
 const VERSION_1: &str = "mount -t tmpfs none /sys/fs/cgroup; mkdir /sys/fs/cgroup/freezer
     mount -t cgroup -o freezer none /sys/fs/cgroup/freezer";
 
@@ -164,7 +164,7 @@ fn a_read_only_root_is_a_failure_that_says_what_to_set() {
     let message = back["message"].as_str().unwrap();
     assert!(message.contains("set TMPDIR to a writable one") && message.contains("Read-only"), "{message}");
     assert!(log.contains("will not know of it; set `runner.state_directory`"), "{log}");
-    // It is done as it was told.
+    // The advice of the message helps.
     let writable = machine(&["work", "scratch"]);
     let scratch = writable.path("scratch").display().to_string();
     let (end, log) = run_one(&server, writable.variable("TMPDIR", &scratch), "ro-2", &["echo ran"]);

@@ -26,7 +26,7 @@ pub(super) fn terminal(stage: &Stage<'_>, (code, text): &(i32, String)) {
     assert!(!text.contains("panicked"), "{text}");
 }
 
-/// Everything else.
+/// Checks the pipeline, its jobs, steps and log.
 pub(super) fn pipeline(stage: &Stage<'_>, created: &Value, seen: &Seen, log: &str) {
     let state = created["state"].as_str().unwrap_or_default();
     let wanted = stage.values("pipeline").next().unwrap_or("created");

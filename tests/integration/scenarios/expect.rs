@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-/// One line.
+/// A line of expectations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Words before the colon; a title is one word.

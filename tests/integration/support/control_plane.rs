@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-/// One request as it arrived.
+/// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Recorded {
     pub(crate) method: String,
@@ -67,7 +67,7 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Plain HTTP.
+    /// Starts a control plane on a free port, with plain HTTP.
     pub(crate) fn start() -> Self {
         Self::listen(TcpListener::bind("127.0.0.1:0").unwrap(), None)
     }
@@ -130,7 +130,7 @@ impl ControlPlane {
         );
     }
 
-    /// As [`ControlPlane::answer`], by something that stands between the runner and the control plane.
+    /// Has something between the runner and the control plane answer, without the header of the protocol.
     pub(crate) fn intercept(&self, path: &str, status: u16, body: &str) {
         self.can(
             path,
@@ -157,13 +157,13 @@ impl ControlPlane {
         );
     }
 
-    /// As [`ControlPlane::answer`], with the header of an answer that hands out a task.
+    /// Answers with the header that hands out a task.
     pub(crate) fn hand_out(&self, claimed: &str, body: &str) {
         let head = format!("{CLAIMED_HEADER}: {claimed}\r\n");
         self.can("claim", Canned { status: 200, body: body.to_owned(), ours: true, stalls: false, head });
     }
 
-    /// As [`ControlPlane::answer`], but for the last byte, which is held back until it behaves again.
+    /// Answers but for the last byte, which is held back until the server behaves again.
     pub(crate) fn stall(&self, path: &str, status: u16, body: &str) {
         self.can(
             path,

@@ -26,7 +26,7 @@ pub(crate) fn poll<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T 
     poll_within(DEADLINE, what, look)
 }
 
-/// The same for what takes more than moments on any machine.
+/// Polls for what takes more than moments on any machine.
 pub(crate) fn poll_within<T>(limit: Duration, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + limit;
     loop {

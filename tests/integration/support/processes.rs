@@ -71,7 +71,7 @@ pub(crate) fn doings_below(root: u32) -> String {
     told
 }
 
-/// Those that have a variable with this value in their environment, or the value in their command line.
+/// Processes that have a variable with this value in their environment, or the value in their command line.
 pub(crate) fn marked(name: &str, value: &str) -> Vec<Process> {
     let variable = format!("{name}={value}").into_bytes();
     let has_it = |process: &Process| {

@@ -31,7 +31,7 @@ impl Proxy {
         Self { address, tunnels }
     }
 
-    /// One that is spoken to over TLS.
+    /// Starts a proxy that is spoken to over TLS.
     pub(crate) fn start_tls(target: SocketAddr, config: ServerConfig) -> Self {
         let inner = Self::start(target, None);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -112,7 +112,7 @@ impl Machine {
         self.command_of(&["machine"])
     }
 
-    /// This command of the program, with the settings.
+    /// A command of the program, with the settings.
     fn command_of(&self, verb: &[&str]) -> Command {
         let text = format!("api:\n{}runner:\n{}logging:\n{}", self.api, self.runner, self.logging);
         // Whole at any time: a runner that was just started may be reading it.

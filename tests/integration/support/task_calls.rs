@@ -16,7 +16,7 @@ struct Known {
     token: String,
     /// The agent that has begun it.
     agent: Option<String>,
-    /// It has ended, or was given back. `true` when its output is still taken.
+    /// The task has ended, or was given back. `true` when its output is still taken.
     ended: Option<bool>,
     cancelled: bool,
     events: u64,

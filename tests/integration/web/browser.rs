@@ -32,7 +32,7 @@ impl Browser {
             port.trim_end_matches('.').parse::<u16>().ok()
         });
         let url = format!("http://127.0.0.1:{}", port.expect("chromedriver to say its port"));
-        // It would stop on a full pipe.
+        // The driver would stop on a full pipe.
         std::thread::spawn(move || lines.for_each(drop));
         let client = Client::new(&Endpoint { url, ca_file: None, client_certificate: None }).unwrap();
         let mut browser = Self { driver, client, session: String::new() };

@@ -51,7 +51,7 @@ fn buttons_do_what_they_say_and_are_written_down() {
     let given = sent(&mut reader, &page, &approve, &[]);
     assert_eq!((given.status, given.header("location")), (303, page_of.clone()), "{}", given.text);
     assert_eq!(statuses(&server, &id), ["gate success", "late queued"]);
-    assert_eq!(sent(&mut reader, &page, &approve, &[]).status, 404);
+    assert_eq!(sent(&mut reader, &page, &approve, &[]).status, 409);
     // The workflow of another pipeline's address is not there.
     assert_eq!(sent(&mut reader, &page, &format!("/gh/acme/hello/9/{id}/cancel"), &[]).status, 404);
 
@@ -88,7 +88,7 @@ fn buttons_do_what_they_say_and_are_written_down() {
     let ends = [
         ("/login", 303),
         ("/approve/", 303),
-        ("/approve/", 404),
+        ("/approve/", 409),
         ("/cancel", 404),
         ("/cancel", 303),
         ("/rerun", 400),

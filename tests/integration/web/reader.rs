@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-/// One browser, with its cookies.
+/// A browser, with its cookies.
 #[derive(Clone)]
 pub(super) struct Reader {
     host: String,
@@ -12,7 +12,7 @@ pub(super) struct Reader {
     cookies: Vec<(String, String)>,
 }
 
-/// An answer.
+/// The answer to a call of the browser.
 pub(super) struct Page {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// A listener.
+/// A socket that status commands connect to.
 pub(in crate::agent::status) use std::os::unix::net::UnixListener as Listener;
 
 /// Longest path of a socket, in bytes.

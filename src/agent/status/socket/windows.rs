@@ -14,12 +14,12 @@ pub(in crate::agent::status) fn longest_path() -> usize {
     usize::MAX
 }
 
-/// Makes none.
+/// Makes no socket, since Windows has none with a path.
 pub(in crate::agent::status) fn bind(_: &Path, _: &Status) -> io::Result<Listener> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "there are no sockets with a path on Windows"))
 }
 
-/// Finds none.
+/// Finds no socket, since Windows has none with a path.
 pub(in crate::agent::status) fn connect(_: &Path) -> io::Result<TcpStream> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "there are no sockets with a path on Windows"))
 }

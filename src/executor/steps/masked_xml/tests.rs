@@ -26,13 +26,17 @@ fn values_and_text_are_masked_and_markup_stays() {
         ("<f m=\"two&#10;lines\">a &amp; two\nlines</f>", "<f m=\"****\">a &#38; ****</f>"),
         ("<o><![CDATA[a<b>\"c\"&'d']]]]></o>", "<o>****]]</o>"),
         ("<o><![CDATA[]]x]]]]><![CDATA[]]></o>", "<o>****</o>"),
-        ("<!-- testcase \"testcase --><a/>testcase", "<!-- testcase \"testcase --><a/>****"),
-        ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<!-- -- > testcase ->--><a b=\"****\"/>"),
-        (
-            "<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>",
-            "<?xml version=\"1.0\"?>\n<a>&#38;foo; &#38;#xZ; &#38; b</a>",
-        ),
+        ("<!-- testcase \"testcase --><a/>testcase", "<a/>****"),
+        ("<!-- -- > testcase ->--><a b=\"testcase\"/>", "<a b=\"****\"/>"),
+        ("<?xml version=\"1.0\"?>\n<a>&foo; &#xZ; & b</a>", "\n<a>&#38;foo; &#38;#xZ; &#38; b</a>"),
+        // These have an end of their own, which is not that of a tag.
+        ("<?p <a><!--?>testcase<?>testcase<?p ?testcase>?>.", "****."),
+        ("<a/><?p testcase>testcase", "<a/>"),
+        ("<a/><b testcase", "<a/><b testcase"),
+        ("<a/><!-", "<a/><!-"),
+        ("<a/><!--testcase--testcase>", "<a/>"),
         ("<!DOCTYPE a [<!ENTITY b \"testcase\"> <!ELEMENT c (d)>]><a>testcase</a>", "<a>****</a>"),
+        ("<!doctype a [<b>]<!--><a>testcase</a>", "<a>****</a>"),
         ("no XML: testcase", "no XML: ****"),
     ] {
         assert_eq!(masked(text, &secrets), expected);
@@ -42,7 +46,7 @@ fn values_and_text_are_masked_and_markup_stays() {
 #[test]
 fn without_secrets_in_it_a_report_means_the_same() {
     let text = "<a b=\"1 &lt; 2\n\" c='x \"y\"'>t &gt; u<![CDATA[<&>]]><!-- c --></a>";
-    let expected = "<a b=\"1 &#60; 2&#10;\" c='x &#34;y&#34;'>t &#62; u&#60;&#38;&#62;<!-- c --></a>";
+    let expected = "<a b=\"1 &#60; 2&#10;\" c='x &#34;y&#34;'>t &#62; u&#60;&#38;&#62;</a>";
     assert_eq!(masked(text, &["hunter22"]), expected);
 }
 
@@ -59,8 +63,9 @@ fn a_secret_is_found_in_text_as_readers_join_it() {
     for (text, expected) in [
         ("<f>token XY12-<![CDATA[more]]> refused</f>", "<f>token **** refused</f>"),
         ("<f><![CDATA[XY12]]><![CDATA[-more]]></f>", "<f>****</f>"),
-        ("<f>XY12<!-- XY --><!-- 12 -->-more.</f>", "<f>****<!-- XY --><!-- 12 -->.</f>"),
-        ("<f>a XY1<?pi x?>2-more</f>", "<f>a ****<?pi x?></f>"),
+        ("<f>XY12<!-- XY --><!-- 12 -->-more.</f>", "<f>****.</f>"),
+        ("<f>a XY1<?pi x?>2-more</f>", "<f>a ****</f>"),
+        ("<f>a <?pi <x> <!-- \"?>XY12-more</f>", "<f>a ****</f>"),
         ("<f>a XY<b c=\"XY12\">12-</b>more.</f>", "<f>a ****<b c=\"XY12\"></b>.</f>"),
         ("<f>XY<b/>12-<i/>mor.</f>XY12<g/>", "<f>XY<b/>12-<i/>mor.</f>XY12<g/>"),
         ("<f>XY&#49;<b/>2</f>-more", "<f>****<b/></f>"),
@@ -92,6 +97,30 @@ fn utf_16_is_masked_and_read_as_utf_8() {
 }
 
 #[test]
+fn encodings_of_one_byte_are_masked_and_read_as_utf_8() {
+    let of = |encoding: &str, text: &[u8]| {
+        let head = format!("<?xml version=\"1.0\" encoding=\"{encoding}\"?>");
+        masked_bytes(&[head.as_bytes(), text].concat(), &["pä€sswört", "<ü>"])
+    };
+    for (encoding, text) in [
+        ("windows-1252", &b"<a b=\"\xe9 p\xe4\x80ssw\xf6rt\">p\xe4\x80ssw\xf6rt \xe9</a>"[..]),
+        ("ISO-8859-15", b"<a b=\"\xe9 p\xe4\xa4ssw\xf6rt\">p\xe4\xa4ssw\xf6rt \xe9</a>"),
+        // With entities, and in UTF-8, which many files are whatever they say.
+        ("iso-8859-1", "<a b=\"&#xe9; p&#228;\u{20ac}sswört\">pä&#8364;ssw&#246;rt &#233;</a>".as_bytes()),
+        ("latin1", b"<a b=\"\xe9 p\xe4\xe2\x82\xacssw&#246;rt\">p\xc3\xa4\x80ssw\xf6rt \xe9</a>"),
+    ] {
+        assert_eq!(of(encoding, text), "<a b=\"é ****\">**** é</a>", "{encoding}");
+    }
+    assert_eq!(of("cp1252", b"<a>\xe2\x82"), "<a>â‚");
+    // In a file that says nothing, too, where other bytes stay as they are.
+    let mut out = Vec::new();
+    let secrets = Secrets::new(&[], &[Secret::new("pässwort")]);
+    let mut text = &b"<a>p\xe4sswort \xe4</a>"[..];
+    assert!(copy(&mut text, &mut out, &secrets, &AtomicBool::new(false)).unwrap());
+    assert_eq!(out, b"<a>**** \xe4</a>");
+}
+
+#[test]
 fn values_without_quotation_marks_are_masked_and_stray_marks_are_none() {
     for (text, expected) in [
         ("<t a=XY12-more b = XY12-more\n c=XY12-more/>", "<t a=**** b = ****\n c=****/>"),
@@ -120,6 +149,13 @@ fn a_colour_is_no_part_of_a_secret_nor_of_the_text() {
         let cdata = format!("<f><![CDATA[{}]]></f>", text.replace("&#27;", "\u{1b}"));
         let has_entities = text.contains('&') && !text.contains("&#27;");
         assert!(has_entities || masked(&cdata, &["XY12-more"]) == "<f>****</f>", "{cdata}");
+    }
+    // Nor is one that a secret has.
+    for text in ["a\u{1b}[31mbcd\u{1b}[m", "a&#27;[31mb<b/>cd", "abcd"] {
+        assert!(
+            masked(&format!("<f>{text}.</f>"), &["a\u{1b}[31mbcd\u{1b}[m"]).starts_with("<f>****"),
+            "{text}"
+        );
     }
     // What would become one behind markup, or is none, is an escape no more.
     assert_eq!(masked("<f>\u{1b}[<b/>1m \u{1b}[2J 3m</f>", &["XY12"]), "<f>\u{1a}[<b/>1m \u{1a}[2J 3m</f>");

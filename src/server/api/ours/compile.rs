@@ -63,7 +63,7 @@ struct AttributesV3 {
 }
 
 fn read<T: DeserializeOwned>(bytes: &Bytes) -> Answer<T> {
-    // One client probes with no body at all and expects an error that is not 404.
+    // A client probes with no body at all and expects an error that is not 404.
     if bytes.is_empty() {
         return Err(ApiError::new(StatusCode::BAD_REQUEST, "the body is empty: a config is needed"));
     }

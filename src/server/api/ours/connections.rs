@@ -9,6 +9,7 @@ use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::shared::vocabulary::time;
 use crate::server::auth::{Administrator, Person, new_token};
 use crate::server::ids::ProjectId;
+use crate::server::pipelines::forge::event::{Event, StoredChange};
 use crate::server::pipelines::forge::hooks::SIGNING;
 use crate::server::pipelines::forge::report::warnings as warnings_of;
 use crate::server::pipelines::forge::round::{About, Hooked, about, set_hook};
@@ -20,7 +21,7 @@ use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::Shared;
 use crate::server::store::read::Project;
 use crate::server::store::status::{EventState, Forge};
-use crate::server::store::tables::deliveries::{self, ShownDelivery, StoredEvent};
+use crate::server::store::tables::deliveries::{self, ShownDelivery};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports::{self, ShownReport};
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
@@ -353,7 +354,7 @@ async fn connect(
             }
             secrets::keep(tx, &sealer, &of.id, "hook", next, now)?;
         }
-        // One that was given is known.
+        // A secret that the caller gave is not shown again.
         let secret = next.filter(|_| !is_given);
         match &wanted.token {
             Some(token) if token.expose().is_empty() => {
@@ -431,11 +432,12 @@ async fn disconnect(
     Err(ApiError::not_found(format!("the project `{}` is not connected to a forge", project.slug)))
 }
 
-fn shown_change(change: &StoredEvent) -> Value {
-    let event = &change.event;
-    let name = match event["kind"].as_str() {
-        Some("pull") => format!("pull request {}", event["number"]),
-        _ => event["reference"].as_str().unwrap_or_default().to_owned(),
+fn shown_change(change: &StoredChange) -> Value {
+    let name = match &change.event {
+        Ok(Event::Pull(pull)) => format!("pull request {}", pull.number),
+        Ok(Event::Push(push)) => push.reference.clone(),
+        Ok(Event::Scheduled(_)) => String::new(),
+        Err(_) => "a change that cannot be read".to_owned(),
     };
     let is_started = change.state == EventState::Started;
     json!({
@@ -444,7 +446,7 @@ fn shown_change(change: &StoredEvent) -> Value {
     })
 }
 
-fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredEvent], counts: &[(EventState, u32)]) -> Value {
+fn shown_delivery(delivery: &ShownDelivery, changes: &[StoredChange], counts: &[(EventState, u32)]) -> Value {
     let by_state: Map<String, Value> =
         counts.iter().map(|(state, count)| (state.as_str().to_owned(), json!(count))).collect();
     json!({

@@ -1,10 +1,10 @@
 //! Calls for what only a person can decide about tasks: those of a restored backup, and those whose agent is known to be gone.
 
 use crate::protocol::TaskId;
-use crate::server::api::shared::failure::{Answer, ApiError};
+use crate::server::api::shared::failure::{Answer, ApiError, conflict};
 use crate::server::api::shared::input::{Path, message};
 use crate::server::auth::{Administrator, Person};
-use crate::server::engine::commit::clock::{self, HeldVerdict};
+use crate::server::engine::commit::clock::{self, HeldAnswer, HeldVerdict};
 use crate::server::engine::commit::task;
 use crate::server::ids::JobId;
 use crate::server::state::Shared;
@@ -50,10 +50,16 @@ async fn decide(
     Path(id): Path<TaskId>,
     verdict: HeldVerdict,
 ) -> Answer<Json<Value>> {
-    let unknown = ApiError::not_found(format!("no task with the id `{id}` is held"));
-    let lease = state.settings.lease();
-    let decided = state.store.write(move |tx| clock::decide_held(tx, &id, verdict, lease, Millis::now()));
-    if decided.await? { Ok(message("Accepted.")) } else { Err(unknown) }
+    let (lease, held) = (state.settings.lease(), id.clone());
+    let decided = state.store.write(move |tx| clock::decide_held(tx, &held, verdict, lease, Millis::now()));
+    match decided.await? {
+        HeldAnswer::Done => Ok(message("Accepted.")),
+        HeldAnswer::Unknown => Err(ApiError::not_found(format!("there is no task with the id `{id}`"))),
+        HeldAnswer::NotHeld => Err(conflict(format!("the task `{id}` is not held: it goes on by itself"))),
+        HeldAnswer::HadEnded(status) => {
+            Err(conflict(format!("the task `{id}` is held no more: it has ended as `{status}`")))
+        }
+    }
 }
 
 async fn release_anyway(

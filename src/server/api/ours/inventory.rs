@@ -6,7 +6,7 @@ use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
 use crate::server::api::shared::input::{JsonBody, Path, QueryWords, message};
 use crate::server::auth::{Administrator, Person};
 use crate::server::auth::{new_token, token_hash};
-use crate::server::engine::commit::task;
+use crate::server::engine::commit::queue;
 use crate::server::ids::{ClassTokenId, ResourceClassId};
 use crate::server::people;
 use crate::server::state::Shared;
@@ -263,8 +263,11 @@ async fn change_class(
             fleet::set_wait_limit(tx, &id, limit.map(Duration::from_secs))?;
         }
         if let Some(pause) = pause {
-            fleet::pause_class(tx, &id, pause)?;
+            let has_changed = fleet::pause_class(tx, &id, pause)?;
             let name = classes::name(tx, &id)?.unwrap_or_default();
+            if has_changed && !pause {
+                queue::class_resumed(tx, &name, Millis::now())?;
+            }
             tx.effect(Effect::QueuedForOthers(name));
         }
         classes::set_terms(tx, &id, terms).map(|()| true)
@@ -302,7 +305,7 @@ async fn remove_class(
             return Ok(Err(conflict(obstacle)));
         }
         let Some(name) = classes::delete_class(tx, &id)? else { return Ok(Err(unknown)) };
-        let waited = task::class_deleted(tx, &name, Millis::now())?;
+        let waited = queue::class_deleted(tx, &name, Millis::now())?;
         if waited > 0 {
             record!(Warn, class = name.as_str(), task_count = waited; "a resource class was deleted while tasks waited for it");
         }

@@ -51,7 +51,7 @@ pub(super) async fn claim(
         woken.as_mut().enable();
         let (claimer, settings) = (claimer.clone(), state.settings.clone());
         let claimed = state.store.write(move |tx| {
-            // It may have been deleted while this claim was parked.
+            // The token may have been deleted while this claim was parked.
             if !claimer.token.is_there(tx)? {
                 return Ok(None);
             }

@@ -186,7 +186,7 @@ impl Holder {
         Ok(self)
     }
 
-    /// Its parallel node.
+    /// The parallel node of the task.
     pub(super) fn node(&self) -> u32 {
         self.hand.row.node_index
     }

@@ -215,7 +215,7 @@ pub(super) async fn finish(
         state.store.write(move |tx| task::finish(tx, &id, &request, outputs, lease, Millis::now())).await?;
     let answer = answer.map_err(|why| task.refused(why))?;
     if answer == FinishAnswer::Confirmed && !small.is_empty() {
-        // They are rows by now. Nobody waits for this; what a stop leaves undone is done by the sweep.
+        // Small outputs are rows by now. Nobody waits for their files to go; the sweep does what a stop cuts.
         let (blobs, id) = (state.blobs.clone(), task.id.clone());
         tokio::task::spawn_blocking(move || blobs.outputs.remove_files(&id, small));
     }

@@ -62,7 +62,7 @@ async fn test_results(
 struct Reading((String, String));
 
 impl Reading {
-    /// `None` when somebody else reads it.
+    /// Begins to read a file, unless another call reads it.
     fn begin(task: &TaskId, path: &str) -> Option<Self> {
         let name = (task.to_string(), path.to_owned());
         let mut reading = READING.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,10 +1,10 @@
 //! Acts of people that calls of several versions ask for: starting a pipeline, cancelling it, a workflow or a job, giving
 //! an approval, running a workflow again. Each version has its own answer.
 
-use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, conflict};
 use crate::server::api::shared::lookup::unknown_workflow;
 use crate::server::auth::Person;
-use crate::server::engine::commit::{self, Canceled, RerunRefused, RerunScope};
+use crate::server::engine::commit::{self, Approved, Canceled, RerunRefused, RerunScope};
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::pipelines::triggers::{self, TriggerRequest, Triggered};
 use crate::server::pipelines::types::{self, CreatedPipeline};
@@ -73,12 +73,30 @@ async fn check_stranger(state: &Shared, id: &WorkflowId, person: &Person) -> Ans
     Ok(())
 }
 
-/// Gives an approval that waits in a workflow; 404 when it does not, 403 to the author of a pull request from a fork.
+/// Gives an approval that waits in a workflow. Refusals: 404 for no such job, 409 for one that does not wait for that, 403 to
+/// the author of a pull request from a fork.
 pub async fn approve(state: &Shared, id: WorkflowId, job: JobId, person: Person) -> Answer<()> {
     check_stranger(state, &id, &person).await?;
-    let what = format!("no approval `{job}` is waiting in the workflow `{id}`");
-    let write = state.store.write(move |tx| commit::approve(tx, &id, &job, Some(&person.id), Millis::now()));
-    if write.await? { Ok(()) } else { Err(ApiError::not_found(what)) }
+    let (workflow, given) = (id.clone(), job.clone());
+    let write =
+        state.store.write(move |tx| commit::approve(tx, &workflow, &given, Some(&person.id), Millis::now()));
+    let why = match write.await? {
+        Approved::Now => return Ok(()),
+        Approved::Unknown => {
+            return Err(ApiError::not_found(format!("there is no job `{job}` in the workflow `{id}`")));
+        }
+        Approved::Before => format!("the approval `{job}` was given before"),
+        Approved::NotYet(status) => {
+            format!(
+                "the approval `{job}` cannot be given yet: it is `{status}`, and what comes before it has not ended"
+            )
+        }
+        Approved::HadEnded(status) => {
+            format!("the approval `{job}` was not given, and has ended as `{status}`")
+        }
+        Approved::NoApproval => format!("the job `{job}` is no approval"),
+    };
+    Err(conflict(why))
 }
 
 /// Runs jobs of a workflow again, in a new one, whose id is returned. `force` does so although jobs of the old one may

@@ -34,7 +34,7 @@ pub struct ApiError {
 pub enum Shape {
     /// `{"message"}`, and what programs read beside it.
     Message,
-    /// The same with version 3's `error` beside it.
+    /// `{"message"}` as above, with version 3's `error` beside it.
     WithError,
 }
 

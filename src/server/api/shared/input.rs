@@ -128,7 +128,7 @@ impl JsonBody {
     }
 }
 
-/// The same for an object inside of a body.
+/// Refuses fields that are not known in an object inside of a body.
 pub fn check_names(object: &Value, about: &str, known: &[&str]) -> Answer<()> {
     let mut names = object.as_object().into_iter().flat_map(serde_json::Map::keys);
     match names.find(|name| !known.contains(&name.as_str())) {

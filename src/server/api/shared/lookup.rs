@@ -5,8 +5,9 @@ use crate::server::api::shared::failure::{Answer, ApiError, bad};
 use crate::server::api::shared::slug::{organisation_named, short_vcs};
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::state::Shared;
-use crate::server::store::read::{self, Artifact, Job, Project, Test, Workflow};
+use crate::server::store::read::{self, Artifact, Attempt, Job, Project, Test, Workflow};
 use crate::server::store::{Error, View};
+use crate::server::time::Millis;
 
 /// The three segments of a slug in a path: version control system, organisation, repository.
 pub type Slug = (String, String, String);
@@ -67,6 +68,20 @@ pub async fn job_by_id(state: &Shared, id: JobId) -> Answer<Job> {
 /// Finds the workflow of a path.
 pub async fn workflow(state: &Shared, id: WorkflowId) -> Answer<Workflow> {
     one(state, unknown_workflow(&id), move |view| read::workflow(view, &id)).await
+}
+
+/// The jobs of a workflow; those that wait say why.
+pub fn jobs_of(view: &View, workflow: &WorkflowId) -> Result<Vec<Job>, Error> {
+    let mut jobs = read::jobs_of(view, workflow)?;
+    let now = Millis::now();
+    jobs.iter_mut().try_for_each(|job| read::explain_waiting(view, job, now))?;
+    Ok(jobs)
+}
+
+/// The attempts at a job; one that waits says why.
+pub fn attempts_of(view: &View, job: &mut Job) -> Result<Vec<Attempt>, Error> {
+    read::explain_waiting(view, job, Millis::now())?;
+    read::attempts(view, &job.ran_as)
 }
 
 /// The refusal of a workflow that is not there.

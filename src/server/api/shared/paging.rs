@@ -22,7 +22,7 @@ pub fn newest_first(at: Millis, id: &str) -> String {
     format!("{:020} {id}", u64::MAX - at.0)
 }
 
-/// One page of items that are ordered by a unique key, after the key that `page-token` holds.
+/// A page of items that are ordered by a unique key, after the key that `page-token` holds.
 pub fn page(items: Vec<(String, Value)>, words: &QueryWords) -> Answer<Json<Value>> {
     let after = match token(words) {
         None => None,

@@ -12,7 +12,7 @@ pub enum Wanted {
     Whole,
     /// The bytes from the first to before the second, which are some, with 206.
     Part(u64, u64),
-    /// Nothing: the range begins after the end, 416.
+    /// No bytes: the range begins after the end, 416.
     Outside,
 }
 

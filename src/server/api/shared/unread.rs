@@ -26,7 +26,7 @@ pub async fn drain(request: Request, next: Next) -> Response {
     drain_after(request, |request| next.run(request)).await
 }
 
-/// The same around any future.
+/// Runs any future, and reads what is left of the request.
 pub async fn drain_after<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
 where
     F: Future<Output = Response>,
@@ -46,7 +46,7 @@ where
     let response = next(Request::from_parts(parts, body)).await;
     let left = tokio::time::timeout(PATIENCE, rest(shared));
     if is_endless {
-        // Its client may send nothing before it has the answer, and hears it although it sends.
+        // A client may send nothing before it has the answer, and hears the answer although it sends.
         tokio::spawn(left);
     } else {
         let _ = left.await;

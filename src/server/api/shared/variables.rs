@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// The words of a project's path.
 pub type ProjectPath = Path<(String, String, String)>;
-/// Those words, and the name of a variable.
+/// The words of a project's path, and the name of a variable.
 pub type SlugAndName = Path<(String, String, String, String)>;
 
 /// A variable without its value.

@@ -4,7 +4,7 @@ use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
 use crate::server::api::shared::input::{self, Path, QueryWords};
 use crate::server::api::shared::lookup::{
-    Numbered, Slug, artifact_url, artifacts_of, job_of, one, project, tests_of,
+    Numbered, Slug, artifact_url, artifacts_of, attempts_of, job_of, one, project, tests_of,
 };
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
@@ -123,8 +123,7 @@ pub(super) async fn show(state: &Shared, mut job: Job) -> Answer<Json<Value>> {
     let what = format!("there is no job `{}`", job.id);
     let read = move |view: &View| {
         let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? else { return Ok(None) };
-        read::explain_waiting(view, &mut job, Millis::now())?;
-        let attempts = read::attempts(view, &job.ran_as)?;
+        let attempts = attempts_of(view, &mut job)?;
         let has_artifacts = !read::artifacts(view, &job.ran_as)?.is_empty();
         let build = (job, pipeline);
         Ok(Some((build, attempts, has_artifacts)))

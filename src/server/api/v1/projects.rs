@@ -48,7 +48,7 @@ async fn all(State(state): State<Shared>, _person: Person) -> Answer<Json<Value>
     Ok(Json(all.iter().map(show).collect::<Vec<_>>().into()))
 }
 
-/// The same projects, in the pages that one client of version 2 reads.
+/// All projects, in the pages that one client of version 2 reads.
 async fn followed(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     let show = |project: &ProjectRef| {
         let slug = project.slug();

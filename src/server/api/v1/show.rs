@@ -66,7 +66,7 @@ pub(super) fn steps(
     Ok(shown)
 }
 
-/// One parallel run of a step.
+/// A parallel run of a step, which version 1.1 calls an action.
 fn action(state: &Shared, attempt: &Attempt, step: &StepRow, has_output: bool) -> Answer<Value> {
     let failed =
         matches!(step.status, StepState::Failed | StepState::Timedout | StepState::InfrastructureFail);

@@ -104,7 +104,7 @@ async fn build(
                 read::jobs_of(view, &workflow.id)?.into_iter().filter(|job| job.kind == JobType::Build),
             );
         }
-        // Those that were queued have numbers, in their order; the others wait for something.
+        // Jobs that were queued have numbers, in their order; the others wait for something.
         Ok((errors, jobs.into_iter().min_by_key(|job| job.number.unwrap_or(i64::MAX))))
     };
     let (errors, first) = state.store.read(read).await?;

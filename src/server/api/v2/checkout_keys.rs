@@ -51,7 +51,7 @@ fn shown(key: &SshKey, is_first: bool, by_sha256: bool) -> Value {
     })
 }
 
-/// As version 1.1 writes it.
+/// A key as version 1.1 writes it.
 fn shown_v1(key: &SshKey, is_first: bool) -> Value {
     let kind = match key.kind {
         KeyKind::DeployKey => "deploy-key",

@@ -152,7 +152,7 @@ async fn set_variable(
     let stored = state
         .store
         .write(move |tx| {
-            // It may have been removed since the look above.
+            // The context may have been removed since the look above.
             if table::find_context(tx, &key)?.is_none() {
                 return Ok(None);
             }

@@ -1,10 +1,11 @@
 //! Jobs by their numbers in a project, what they left, and cancelling them.
 
+use crate::config::ExecutorKind;
 use crate::server::api::shared::acts::cancel_job;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, accepted};
 use crate::server::api::shared::lookup::{
-    Numbered, artifact_url, artifacts_of, job_of, job_url, one, project, tests_of,
+    Numbered, artifact_url, artifacts_of, attempts_of, job_of, job_url, one, project, tests_of,
 };
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{self, time};
@@ -36,8 +37,7 @@ async fn by_number(
 ) -> Answer<Json<Value>> {
     let mut job = job_of(&state, path).await?;
     let read = move |view: &View| {
-        read::explain_waiting(view, &mut job, Millis::now())?;
-        let attempts = read::attempts(view, &job.ran_as)?;
+        let attempts = attempts_of(view, &mut job)?;
         let latest = read::latest_workflow_with(view, &job.pipeline_id, &job.ran_as)?;
         Ok((job, attempts, latest))
     };
@@ -58,12 +58,20 @@ async fn by_number(
         },
         "organization": { "name": job.project.org }, "pipeline": { "id": job.pipeline_id },
         "latest_workflow": { "id": workflow, "name": workflow_name },
-        "executor": { "resource_class": job.resource_class, "type": job.executor },
+        "executor": { "resource_class": job.resource_class, "type": executor_type(job.executor) },
         "parallelism": job.parallelism, "parallel_runs": runs, "duration": duration_ms,
         "messages": job.messages, "contexts": contexts,
         "created_at": job.created_at.to_string(), "queued_at": time(job.queued_at),
         "started_at": time(job.started_at), "stopped_at": time(job.stopped_at),
     })))
+}
+
+/// The word for an executor; the hosted service has machines as well, and an approval is shown with the usual one.
+fn executor_type(kind: Option<ExecutorKind>) -> Value {
+    match kind {
+        None | Some(ExecutorKind::Machine | ExecutorKind::HostedMachine) => json!("machine"),
+        Some(kind) => json!(kind),
+    }
 }
 
 /// By number, as published, or by id: an approval has no number, and may be cancelled all the same.

@@ -226,7 +226,7 @@ async fn delete_pipelines(state: &Shared, project: &ProjectId) -> Answer<()> {
             loop {
                 let (id, of) = (pipeline.clone(), project.clone());
                 let part = state.store.write(move |tx| {
-                    // One may have been triggered meanwhile: the project stays, and so does what is left.
+                    // A workflow may have been triggered meanwhile: the project stays, with what is left.
                     if projects::has_unfinished_workflows(tx, &of)? {
                         return Ok(None);
                     }

@@ -60,8 +60,9 @@ async fn list(
 
 /// The sentence about a schedule that cannot be read.
 fn is_damaged(Damaged { id, name }: &Damaged) -> String {
+    let name = name.as_ref().map_or_else(String::new, |name| format!("`{name}` "));
     format!(
-        "the schedule `{name}` ({id}) is damaged in the database and does not run: delete it and make it anew"
+        "the schedule {name}({id}) is damaged in the database and does not run: delete it and make it anew"
     )
 }
 

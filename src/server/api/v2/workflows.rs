@@ -3,7 +3,7 @@
 use crate::server::api::shared::acts;
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, accepted};
-use crate::server::api::shared::lookup::{one, unknown_workflow, workflow};
+use crate::server::api::shared::lookup::{jobs_of, one, unknown_workflow, workflow};
 use crate::server::api::shared::paging::whole;
 use crate::server::api::shared::vocabulary::{time, workflow_v2};
 use crate::server::auth::Person;
@@ -12,7 +12,6 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Job, Workflow};
 use crate::server::store::status::JobType;
-use crate::server::time::Millis;
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -88,11 +87,7 @@ async fn jobs(
         if !read::is_workflow(view, &id)? {
             return Ok(None);
         }
-        let mut jobs = read::jobs_of(view, &id)?;
-        for job in &mut jobs {
-            read::explain_waiting(view, job, Millis::now())?;
-        }
-        Ok(Some(jobs))
+        jobs_of(view, &id).map(Some)
     };
     let jobs = one(&state, what, read).await?;
     let dependencies = dependencies(&jobs);

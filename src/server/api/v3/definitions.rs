@@ -52,7 +52,7 @@ async fn definition(
     Ok(entity(show(&project_by_id(&state, id).await?)))
 }
 
-/// Those of a project, or of a definition, which has the id of its project.
+/// Lists the triggers of a project, or of a definition, which has the id of its project.
 async fn triggers(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["project_id", "pipeline_id"])?;
     let definition = filter(&words, "pipeline_id");

@@ -10,7 +10,7 @@ pub(super) fn entity(data: Value) -> Json<Value> {
     Json(json!({ "data": data }))
 }
 
-/// One page of a list, and the token of the next.
+/// A page of a list, and the token of the next.
 pub(super) fn list(data: Vec<Value>, next: Option<String>) -> Json<Value> {
     Json(json!({ "data": data, "page": { "next": next, "prev": null } }))
 }

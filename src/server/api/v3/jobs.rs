@@ -2,7 +2,9 @@
 
 use crate::server::api::shared::failure::Answer;
 use crate::server::api::shared::input::{Path, QueryWords};
-use crate::server::api::shared::lookup::{artifact_url, artifacts_of, job_by_id, one, tests_of};
+use crate::server::api::shared::lookup::{
+    artifact_url, artifacts_of, attempts_of, job_by_id, jobs_of, one, tests_of,
+};
 use crate::server::api::shared::vocabulary::{self, job_v3, step_v3, time};
 use crate::server::api::v3::form::{check_filters, entity, list, needed_id, with};
 use crate::server::auth::Person;
@@ -10,7 +12,6 @@ use crate::server::ids::{JobId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Job, StepRow};
-use crate::server::time::Millis;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -43,14 +44,7 @@ fn attributes(job: &Job) -> Map<String, Value> {
 async fn of_workflow(State(state): State<Shared>, _person: Person, words: QueryWords) -> Answer<Json<Value>> {
     check_filters(&words, &["workflow_id"])?;
     let workflow: WorkflowId = needed_id(&words, "workflow_id")?;
-    let read = move |view: &View| {
-        let mut jobs = read::jobs_of(view, &workflow)?;
-        for job in &mut jobs {
-            read::explain_waiting(view, job, Millis::now())?;
-        }
-        Ok(jobs)
-    };
-    let found = state.store.read(read).await?;
+    let found = state.store.read(move |view| jobs_of(view, &workflow)).await?;
     let show = |job: &Job| {
         let references =
             json!({ "workflow": { "id": job.workflow_id }, "project": { "id": job.project.id } });
@@ -73,8 +67,7 @@ async fn by_id(State(state): State<Shared>, _person: Person, Path(id): Path<JobI
     let what = format!("there is no job `{id}`");
     let read = move |view: &View| {
         let Some(mut job) = read::job(view, &id)? else { return Ok(None) };
-        read::explain_waiting(view, &mut job, Millis::now())?;
-        let attempts = read::attempts(view, &job.ran_as)?;
+        let attempts = attempts_of(view, &mut job)?;
         let actor = read::pipeline(view, &job.pipeline_id)?.and_then(|pipeline| pipeline.actor_id);
         Ok(Some((job, attempts, actor)))
     };

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 /// The command line of CircleCI, as releases call it.
 const COMMAND_LINE: &str = "circleci-cli";
-/// Its newest release that this API was compared with, and the beginning of the month in which that came out.
+/// Newest release that this API was compared with, and the beginning of the month in which that came out.
 const RELEASE: (&str, &str) = ("1.0.48692", "2026-08-01T00:00:00.000Z");
 
 /// Serves the paths of this file.

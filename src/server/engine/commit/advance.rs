@@ -169,7 +169,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         );
         say(tx, job, MessageKind::Warning, &message)?;
     }
-    let start = Task::first(fence.map(|fence| fence.until)).initial();
+    let start = Task::first(fence.map(|fence| fence.until), now).initial();
     let waking = waking(tx, class, now)?;
     for node in 0..to_queue.parallelism {
         let place = Place {

@@ -6,21 +6,21 @@ use crate::server::engine::commit::rerun::OLDEST;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::commit::task;
 use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
-use crate::server::store::status::{JobStatus, MessageKind, TriggerType};
+use crate::server::store::status::{JobStatus, JobType, MessageKind, TriggerType};
 use crate::server::store::tables::{jobs, projects, serial, tasks, workflows};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
 
-/// A job waits for its key no longer than this: 5 hours.
+/// Longest time that a job waits for its key: 5 hours.
 const LONGEST_WAIT: Duration = Duration::from_secs(5 * 60 * 60);
 
 /// State in which a cancel found the thing that a person wants to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Canceled {
-    /// It had not ended: it ends now, or when its agent hears of it.
+    /// The thing had not ended: it ends now, or when its agent hears of it.
     Now,
-    /// It had ended before, and stays as it is.
+    /// The thing had ended before, and stays as it is.
     HadEnded,
     /// There is no such thing.
     Unknown,
@@ -73,22 +73,45 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
     open.into_iter().try_for_each(|row| task::cancel(tx, row, now))
 }
 
-/// Approves a job that waits. False when there is no such job waiting.
+/// State in which an approval found its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approved {
+    /// The job waited for the approval: it is given.
+    Now,
+    /// The approval was given before.
+    Before,
+    /// The approval cannot be given yet: what the job requires has not ended, or it waits for its serial group.
+    NotYet(JobStatus),
+    /// The job ended without the approval.
+    HadEnded(JobStatus),
+    /// The job is no approval.
+    NoApproval,
+    /// There is no such job in the workflow.
+    Unknown,
+}
+
+/// Approves a job that waits for that.
 pub fn approve(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     job: &JobId,
     by: Option<&UserId>,
     now: Millis,
-) -> Result<bool, Error> {
+) -> Result<Approved, Error> {
     if !jobs::approve(tx, workflow, job, JobStatus::OnHold, by)? {
-        return Ok(false);
+        return Ok(match jobs::kind_and_status(tx, workflow, job)? {
+            None => Approved::Unknown,
+            Some((JobType::Approval, JobStatus::Success)) => Approved::Before,
+            Some((JobType::Approval, status)) if status.is_terminal() => Approved::HadEnded(status),
+            Some((JobType::Approval, status)) => Approved::NotYet(status),
+            Some(_) => Approved::NoApproval,
+        });
     }
     let mut ripple = Ripple::default();
     end_job(tx, job, JobStatus::Success, &mut ripple, now)?;
     ripple.touch(workflow.clone());
     settle(tx, ripple, now)?;
-    Ok(true)
+    Ok(Approved::Now)
 }
 
 /// Pipelines that are started for a state of a branch, which the next state makes pointless.

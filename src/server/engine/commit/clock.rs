@@ -2,6 +2,8 @@
 
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::{self, InHand};
+use crate::server::engine::task::Stage;
+use crate::server::store::status::TaskState;
 use crate::server::store::tables::tasks;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
@@ -37,7 +39,7 @@ pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Err
         // An end before this one may have changed what follows.
         let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
         let then = hand.task.tick(lease, now);
-        // One that stays unreachable is looked at in every pass.
+        // A task that stays unreachable is looked at in every pass.
         count += usize::from(!then.is_empty());
         hand.keep(tx, then, now)?;
     }
@@ -81,21 +83,40 @@ pub enum HeldVerdict {
     End,
 }
 
-/// Carries out what an administrator says. False when no task with this id is held.
+/// State in which an administrator's decision found the task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldAnswer {
+    /// The task was held: the decision is carried out.
+    Done,
+    /// The task is not held, or no longer: it goes on by itself.
+    NotHeld,
+    /// The task has ended, and stays as it is.
+    HadEnded(TaskState),
+    /// There is no such task.
+    Unknown,
+}
+
+/// Carries out what an administrator says of a held task.
 pub fn decide_held(
     tx: &Tx<'_>,
     id: &TaskId,
     verdict: HeldVerdict,
     lease: Duration,
     now: Millis,
-) -> Result<bool, Error> {
-    let Some(mut hand) = InHand::find(tx, id)?.filter(|hand| hand.task.is_held) else { return Ok(false) };
+) -> Result<HeldAnswer, Error> {
+    let Some(mut hand) = InHand::find(tx, id)? else { return Ok(HeldAnswer::Unknown) };
+    if let Stage::Ended(end) = &hand.task.state {
+        return Ok(HeldAnswer::HadEnded(end.status));
+    }
+    if !hand.task.is_held {
+        return Ok(HeldAnswer::NotHeld);
+    }
     let then = match verdict {
         HeldVerdict::Release => hand.task.release(lease, now),
         HeldVerdict::End => hand.task.end_held(now),
     };
     hand.keep(tx, then, now)?;
-    Ok(true)
+    Ok(HeldAnswer::Done)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use super::tests::{BUDGET, Bench, CHAIN, HOUR, LEASE, config};
 use super::*;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
+use crate::server::engine::commit::clock::HeldAnswer;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
 use crate::server::store::status::TaskState;
@@ -37,7 +38,7 @@ fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
     assert_eq!(bench.state(&id), TaskState::Unreachable);
     assert!(bench.jobs(&workflow).starts_with("build=running"), "{}", bench.jobs(&workflow));
     assert!(bench.messages(&workflow).contains("has not been heard of since 1970-01-01T00:00:00"));
-    // It is heard of again, once; then never more.
+    // The task is heard of again, once; then never more.
     let again = id.clone();
     let taken =
         bench.write(move |tx| task::call(tx, &again, Call::Heartbeat, LEASE, Millis(2 * MINUTE))).unwrap();
@@ -45,7 +46,7 @@ fn a_silent_task_is_unreachable_first_and_fails_when_its_budget_is_over() {
     assert_eq!(bench.messages(&workflow).matches("is heard of again").count(), 1);
     bench.tick(4 * MINUTE);
     let end = 3 * MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
-    // It is looked at in every pass, and nothing changes.
+    // The sweep looks at the task in every pass, and nothing changes.
     assert_eq!((bench.tick(end), bench.state(&id)), (0, TaskState::Unreachable));
     assert_eq!((bench.tick(end + 1), bench.state(&id)), (1, TaskState::InfrastructureFail));
     assert!(bench.jobs(&workflow).starts_with("build=infrastructure_fail"), "{}", bench.jobs(&workflow));
@@ -133,7 +134,7 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
                 assert!(waits(fence));
                 bench.tick(fence + 1);
             }
-            // It is moved when nobody could be heard.
+            // The fence is moved when nobody could be heard.
             1 => {
                 bench.write(|tx| clock::rebase_once(tx, LEASE, Millis(5 * MINUTE)));
                 bench.tick(5 * MINUTE + fence);
@@ -152,7 +153,7 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
                 assert!(made.is_ok());
             }
             _ => {
-                // As its runner says with the first claim after that.
+                // The host was started again, as its runner says with its first claim after that.
                 bench.write(move |tx| {
                     let (machine, boot) = ("machine", "boot-2");
                     let mut hand = InHand::find(tx, &id)?.unwrap();
@@ -173,7 +174,7 @@ fn tasks_of_a_deleted_class_end_with_the_reason() {
     let text = config("    jobs: [build, test]\n");
     let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
     let id = bench.begin_build(&workflow, 0);
-    assert_eq!(bench.write(|tx| task::class_deleted(tx, "a/b", Millis(1))), 1);
+    assert_eq!(bench.write(|tx| queue::class_deleted(tx, "a/b", Millis(1))), 1);
     assert_eq!(bench.jobs(&workflow), "build=running test=failed");
     assert!(bench.messages(&workflow).contains("the resource class `a/b` was deleted"));
     assert_eq!(bench.state(&id), TaskState::Running);
@@ -200,9 +201,12 @@ fn what_a_backup_says_waits_for_an_administrator() {
         bench.write(move |tx| clock::decide_held(tx, &id, verdict, LEASE, Millis(HOUR)))
     };
     let waiting = held.iter().find(|held| **held != id).unwrap();
-    assert!(decide(waiting, clock::HeldVerdict::Release) && !decide(waiting, clock::HeldVerdict::End));
+    assert_eq!(decide(waiting, clock::HeldVerdict::Release), HeldAnswer::Done);
+    assert_eq!(decide(waiting, clock::HeldVerdict::End), HeldAnswer::NotHeld);
     assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
-    assert!(decide(&id, clock::HeldVerdict::End));
+    assert_eq!(decide(&id, clock::HeldVerdict::End), HeldAnswer::Done);
+    assert_eq!(decide(&id, clock::HeldVerdict::Release), HeldAnswer::HadEnded(TaskState::InfrastructureFail));
+    assert_eq!(decide(&TaskId::new("no-task").unwrap(), clock::HeldVerdict::End), HeldAnswer::Unknown);
     assert_eq!(bench.jobs(&workflow), "build=infrastructure_fail test=queued");
 }
 

@@ -6,15 +6,17 @@ use crate::protocol::{
     FinishAnswer, FinishRequest, GiveBack, GiveBackReason, GivenBack, Secret, TaskId, TaskKind, TaskStatus,
 };
 use crate::server::engine::commit::task::{self, FoundOutputs, InHand};
-use crate::server::engine::task::{Avoid, Claim, Counts, LONGEST_BEGIN, NextAttempt, Task};
+use crate::server::engine::commit::{clock, queue};
+use crate::server::engine::task::{Avoid, Claim, Counts, LONGEST_BEGIN, NextAttempt, Task, WaitTerms};
 use crate::server::store::read;
 use crate::server::store::status::{EndedBy, JobStatus, TaskState};
 use crate::server::store::tables::projects::ensure_project;
-use crate::server::store::tables::steps;
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
+use crate::server::store::tables::{classes, fleet, steps};
 use crate::server::store::{Error, Store, Tx, scene};
 use crate::server::time::Millis;
 use proptest::prelude::*;
+use std::cell::Cell;
 use std::time::Duration;
 
 const LEASE: Duration = Duration::from_secs(60);
@@ -40,7 +42,7 @@ fn insert(tx: &Tx<'_>, of: &TaskRow, task: &Task) -> Result<TaskRow, Error> {
 
 /// A further attempt at the node of a task, claimed at 8 ms.
 fn claimed(tx: &Tx<'_>, of: &TaskId) -> Result<TaskId, Error> {
-    let row = insert(tx, &tasks::find(tx, of)?.unwrap(), &Task::first(None))?;
+    let row = insert(tx, &tasks::find(tx, of)?.unwrap(), &Task::first(None, Millis(7)))?;
     let (id, mut hand) = (row.id.clone(), InHand::of(row)?);
     let claim = Claim {
         allocation: "allocation".to_owned(),
@@ -69,7 +71,11 @@ fn an_attempt_begins_as_the_machine_says() {
         is_held: true,
         why: None,
     };
-    for task in [Task::first(None), Task::first(Some(Millis(8))), Task::further(&next)] {
+    for task in [
+        Task::first(None, Millis(6)),
+        Task::first(Some(Millis(8)), Millis(7)),
+        Task::further(&next, Millis(7)),
+    ] {
         let (_folder, store, id) = store();
         let expected = task.clone();
         let row = store.write_blocking(move |tx| insert(tx, &tasks::find(tx, &id)?.unwrap(), &task)).unwrap();
@@ -82,7 +88,7 @@ fn an_attempt_begins_as_the_machine_says() {
 fn people_read_of_a_fence_until_it_is_gone_whatever_the_clock_says() {
     let (_folder, store, id) = store();
     let told = store.write_blocking(move |tx| {
-        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(Some(Millis(8))))?;
+        let row = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(Some(Millis(8)), Millis(7)))?;
         let mut job = read::job(tx, &row.job)?.unwrap();
         job.status = JobStatus::Queued;
         read::explain_waiting(tx, &mut job, Millis(1_000_000))?;
@@ -138,9 +144,74 @@ fn whatever_time_changes_is_due() {
             let is_due = tasks::due(tx, now)?.iter().any(|due| due.id == row.id);
             Ok((is_due, !Task::of(&row)?.tick(LEASE, now).is_empty()))
         }).unwrap();
-        // One that stays unreachable is looked at in every pass.
+        // A task that stays unreachable is looked at in every pass.
         prop_assert!(is_due == says || is_due && state == TaskState::Unreachable, "{is_due} {says}");
     });
+}
+
+#[test]
+fn whatever_has_waited_too_long_is_found() {
+    let (_folder, store, id) = store();
+    let state = prop_oneof![4 => Just(TaskState::Queued), 1 => Just(TaskState::Claimed), 1 => Just(TaskState::Canceled)];
+    let times = (0..300_u64, prop::option::weighted(0.9, 0..200_u64), 0..600_u64);
+    let flags = (prop::bool::weighted(0.1), prop::bool::weighted(0.1), prop::bool::weighted(0.1));
+    let seen = [Cell::new(0), Cell::new(0)];
+    proptest!(ProptestConfig::with_cases(500), |(state in state, (since, limit, now) in times, (is_held, is_fenced, is_paused) in flags)| {
+        let id = id.clone();
+        let (is_found, says) = store.write_blocking(move |tx| {
+            let mut row = tasks::find(tx, &id)?.unwrap();
+            let has_ended = state == TaskState::Canceled;
+            (row.status, row.is_held) = (state, is_held && !has_ended);
+            (row.allocation, row.runner_name) = (Some("a".to_owned()), Some("r".to_owned()));
+            (row.protocol, row.budget_ms) = (Some(2), Some(0));
+            (row.lease_until, row.begin_until) = (Some(Millis(0)), Some(Millis(0)));
+            row.stopped_at = has_ended.then_some(Millis(0));
+            row.ended_by = has_ended.then_some(EndedBy::Cancel);
+            row.not_before = is_fenced.then_some(Millis(0));
+            row.waits_since = Millis(since * 1000);
+            tasks::update(tx, &row)?;
+            let (now, limit) = (Millis(now * 1000), limit.map(Duration::from_secs));
+            let class = classes::list_classes(tx)?.remove(0);
+            fleet::set_wait_limit(tx, &class.id, limit)?;
+            fleet::pause_class(tx, &class.id, is_paused)?;
+            let is_found = fleet::overdue(tx, now)?.iter().any(|found| found.row.id == row.id);
+            let terms = WaitTerms { class: &class.name, limit, is_paused };
+            Ok((is_found, !Task::of(&row)?.waited_too_long(&terms, now).is_empty()))
+        }).unwrap();
+        prop_assert_eq!(is_found, says);
+        seen[usize::from(says)].update(|count| count + 1);
+    });
+    assert!(seen.iter().all(|count| count.get() > 30), "{seen:?}");
+}
+
+/// The times at which something that was kept from runners could be claimed, and what its wait is counted from.
+#[test]
+fn a_wait_begins_anew_when_a_class_goes_on_and_when_runners_could_not_be_heard() {
+    let (_folder, store, id) = store();
+    let since = store.write_blocking(move |tx| {
+        let task = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None, Millis(7)))?.id;
+        let since = |tx: &Tx<'_>| Ok::<_, Error>(tasks::find(tx, &task)?.unwrap().waits_since.0);
+        let class = classes::list_classes(tx)?.remove(0).id;
+        let mut seen = vec![since(tx)?];
+        clock::rebase_once(tx, LEASE, Millis(8))?;
+        seen.push(since(tx)?);
+        fleet::set_wait_limit(tx, &class, Some(LEASE))?;
+        clock::rebase_once(tx, LEASE, Millis(9))?;
+        seen.push(since(tx)?);
+        queue::class_resumed(tx, "a/b", Millis(10))?;
+        seen.push(since(tx)?);
+        assert_eq!(
+            (fleet::pause_class(tx, &class, false)?, fleet::pause_class(tx, &class, true)?),
+            (false, true)
+        );
+        assert_eq!(
+            (fleet::pause_class(tx, &class, true)?, fleet::pause_class(tx, &class, false)?),
+            (false, true)
+        );
+        Ok(seen)
+    });
+    // Without a limit nobody asks for the time, and nothing is written.
+    assert_eq!(since.unwrap(), [7, 7, 9, 10]);
 }
 
 #[test]

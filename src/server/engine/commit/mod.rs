@@ -13,6 +13,7 @@ mod job;
 #[cfg(test)]
 mod machine_tests;
 mod nodes;
+pub mod queue;
 mod rerun;
 pub mod rest;
 mod ripple;
@@ -22,7 +23,7 @@ pub mod task;
 mod tests;
 
 pub use cancel::{
-    Canceled, approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow,
+    Approved, Canceled, approve, cancel_forgotten_once, cancel_job, cancel_redundant, cancel_workflow,
     expire_waits_once,
 };
 pub use rerun::{RerunRefused, RerunScope};
@@ -83,7 +84,7 @@ pub fn create_workflow(
         };
         let job = jobs::insert_job(tx, &new)?;
         if let Some(remark) = &place.remark {
-            job::say(tx, &job, MessageKind::Warning, remark)?;
+            job::say(tx, &job, MessageKind::Remark, remark)?;
         }
     }
     let mut ripple = Ripple::default();

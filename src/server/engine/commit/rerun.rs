@@ -12,7 +12,8 @@ use crate::server::time::Millis;
 use std::fmt;
 use std::time::Duration;
 
-/// Nothing older runs again, and what has not ended by then is ended: 90 days.
+/// Age of a pipeline after which nothing of it runs again, and of a workflow after which it is ended where no job runs:
+/// 90 days.
 pub(super) const OLDEST: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Reruns of one workflow, over all its generations.
@@ -34,13 +35,13 @@ pub enum RerunScope {
 pub enum RerunRefused {
     /// There is no such workflow.
     Unknown,
-    /// It still runs.
+    /// The workflow still runs.
     NotEnded,
-    /// It is older than 90 days.
+    /// The pipeline is older than 90 days.
     TooOld,
-    /// It was rerun 100 times.
+    /// The workflow was rerun 100 times.
     TooOften,
-    /// There is nothing that failed.
+    /// No job failed.
     NothingFailed,
     /// A job that is not of the workflow.
     NoSuchJob(JobId),

@@ -4,7 +4,7 @@
 use crate::protocol::limits::MESSAGE_BYTES;
 use crate::protocol::{
     BeginRequest, Beside, EventKind, FinishAnswer, FinishRequest, GiveBack, LostTask, TaskEvent, TaskId,
-    TaskStatus, duration,
+    TaskStatus,
 };
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
@@ -19,7 +19,7 @@ use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
-use crate::server::store::tables::{fleet, jobs, progress, steps, workflows};
+use crate::server::store::tables::{jobs, progress, steps, workflows};
 use crate::server::store::{Effect, EndedTask, Error, Tx, View};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -32,7 +32,7 @@ const TOLD_AT_ONCE: Duration = Duration::from_secs(60);
 pub struct InHand {
     /// Row as it was read in this transaction.
     pub row: TaskRow,
-    /// As the machine has it.
+    /// The task as a value of the machine.
     pub task: Task,
     was: Task,
     first_event: u64,
@@ -128,7 +128,7 @@ impl InHand {
         if !status.is_terminal() {
             set_status(tx, &row.job, status)?;
         } else if tasks::is_job_fenced(tx, &row.job)? {
-            // Its agent may still be at work: the key of its serial group stays.
+            // The agent may still be at work: the job keeps the key of its serial group.
             close_job(tx, &row.job, status, now)?;
         } else {
             end_job(tx, &row.job, status, &mut ripple, now)?;
@@ -151,8 +151,8 @@ fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
 
 /// A further attempt, under a new id: the token of the one before is dead.
 fn again(tx: &Tx<'_>, row: &TaskRow, next: &NextAttempt, now: Millis) -> Result<(), Error> {
-    tasks::insert(tx, Place::after(row), &Task::further(next).initial(), now)?;
-    // One that had begun waits again, and so does its job where nothing else of it runs.
+    tasks::insert(tx, Place::after(row), &Task::further(next, now).initial(), now)?;
+    // The node waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
     let is_for_others = next.avoid.is_some();
@@ -184,7 +184,7 @@ pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), E
     for row in tasks::waiting_for_fence(tx, job)? {
         let fence = tasks::fence_before(tx, &row.job)?;
         let mut hand = InHand::of(row)?;
-        let then = hand.task.wait_for_fence(fence.map(|fence| fence.until));
+        let then = hand.task.wait_for_fence(fence.map(|fence| fence.until), now);
         hand.keep(tx, then, now)?;
     }
     Ok(())
@@ -249,14 +249,14 @@ pub fn read_for<T>(
 /// Outcome of storing events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recorded {
-    /// They are stored.
+    /// The events are stored.
     Next {
         /// Number that is expected next.
         next: u64,
-        /// As the machine answered.
+        /// The answer of the machine.
         taken: Passed,
     },
-    /// Some are missing before them.
+    /// Events before them are missing.
     Gap {
         /// Number that is expected next.
         next: u64,
@@ -323,7 +323,7 @@ fn record(
         steps::record(tx, &hand.row.id, event)?;
     }
     if taken.late {
-        // Its agent may say no more than that a step began.
+        // The agent may say no more of a step than that it began.
         close_steps(tx, &hand.row, now)?;
     }
     hand.row.next_event = next;
@@ -361,11 +361,11 @@ pub fn beside(
 /// The outputs of a task that its agent has finished, as the disk has them.
 #[derive(Clone, Debug, Default)]
 pub struct FoundOutputs {
-    /// Those that are not there, with the offset to send from.
+    /// Outputs that are not there, with the offset to send from.
     pub missing: Vec<(u32, u64)>,
-    /// Those that nobody has whole any more, with the length of what is kept in their place.
+    /// Outputs that nobody has whole any more, with the length of what is kept in their place.
     pub kept: Vec<(u32, u64)>,
-    /// Those that are whole and small: they are kept as rows.
+    /// Outputs that are whole and small: they are kept as rows.
     pub small: Vec<SmallOutput>,
 }
 
@@ -510,33 +510,4 @@ pub fn host_restarted(
         hand.keep(tx, then, now)?;
     }
     Ok(())
-}
-
-/// Ends tasks that have waited for a runner longer than their class lets them. Returns how many.
-pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    let overdue = fleet::overdue(tx, now)?;
-    let count = overdue.len();
-    for (row, limit) in overdue {
-        let class = row.resource_class.clone();
-        let mut hand = InHand::of(row)?;
-        let limit = duration::format(limit);
-        let why = format!(
-            "no runner of `{class}` took the job within {limit}, which is as long as jobs may wait there (`runlet admin runner list {class}` tells why)"
-        );
-        let then = hand.task.refuse(TaskState::InfrastructureFail, &why, now);
-        hand.keep(tx, then, now)?;
-    }
-    Ok(count)
-}
-
-/// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.
-pub fn class_deleted(tx: &Tx<'_>, class: &str, now: Millis) -> Result<usize, Error> {
-    let waiting = tasks::queued_of_class(tx, class)?;
-    let count = waiting.len();
-    for row in waiting {
-        let mut hand = InHand::of(row)?;
-        let then = hand.task.class_deleted(class, now);
-        hand.keep(tx, then, now)?;
-    }
-    Ok(count)
 }

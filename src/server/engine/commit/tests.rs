@@ -6,6 +6,7 @@ use crate::config;
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::InHand;
 use crate::server::engine::task::{Claim, FinishReport, LONGEST_BEGIN};
+use crate::server::ids::JobId;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::projects::ensure_project;
 use crate::server::store::{Store, new_id, scene};
@@ -263,10 +264,10 @@ fn a_serial_group_passes_on_in_order_of_arrival() {
     assert_eq!(bench.status(&workflows[0]), WorkflowStatus::Running);
     assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Queued);
     bench.end(&workflows[0], "deploy", TaskState::Failed, 2);
-    // Only the oldest that waits goes on.
+    // The oldest that waits goes on, and no other.
     assert_eq!(bench.status(&workflows[1]), WorkflowStatus::Running);
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Queued);
-    // One that waits can be cancelled; it never holds the key.
+    // A workflow that waits can be cancelled; it never holds the key.
     let third = workflows[2].clone();
     bench.write(move |tx| cancel_workflow(tx, &third.into(), None, Millis(3)));
     assert_eq!(bench.status(&workflows[2]), WorkflowStatus::Canceled);
@@ -370,4 +371,25 @@ fn one_job_can_be_cancelled_and_an_approval_refused() {
     bench.write(move |tx| cancel_job(tx, &build, None, Millis(2)));
     bench.end(&workflow, "alert", TaskState::Success, 3);
     assert_eq!(bench.status(&workflow), WorkflowStatus::Canceled);
+}
+
+#[test]
+fn an_approval_says_in_which_state_it_found_its_job() {
+    let bench = Bench::new();
+    let text = config(
+        "    jobs:\n      - gate: {type: approval}\n      - build\n      - later: {type: approval, requires: [build]}\n      - never: {type: approval, requires: [gate: canceled]}\n",
+    );
+    let workflow = bench.pipeline(1, "x", &text, 0).remove(0);
+    let approve_as = |workflow: &str, job: JobId| {
+        let workflow = workflow.into();
+        bench.write(move |tx| approve(tx, &workflow, &job, None, Millis(1)))
+    };
+    let approved = |name: &'static str| approve_as(&workflow, bench.write(move |tx| scene::job(tx, name)));
+    assert_eq!(approved("later"), Approved::NotYet(JobStatus::Blocked));
+    assert_eq!(approved("build"), Approved::NoApproval);
+    assert_eq!(approve_as(&workflow, "no such job".into()), Approved::Unknown);
+    let gate = bench.write(|tx| scene::job(tx, "gate"));
+    assert_eq!(approve_as("another", gate), Approved::Unknown);
+    assert_eq!((approved("gate"), approved("gate")), (Approved::Now, Approved::Before));
+    assert_eq!(approved("never"), Approved::HadEnded(JobStatus::NotRun));
 }

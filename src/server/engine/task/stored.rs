@@ -50,6 +50,7 @@ impl Task {
             },
             avoid: avoid.map(|(runner, until)| Avoid { runner, until }),
             not_before: row.not_before,
+            waits_since: row.waits_since,
             gone_class: row.is_class_gone.then(|| row.resource_class.clone()),
         })
     }
@@ -66,6 +67,7 @@ impl Task {
             avoid_runner,
             avoid_until,
             not_before: self.not_before,
+            waits_since: self.waits_since,
         }
     }
 
@@ -73,7 +75,7 @@ impl Task {
     pub fn write_to(&self, row: &mut TaskRow, now: Millis) {
         row.is_canceled = self.cancel_asked;
         row.is_held = self.is_held;
-        row.not_before = self.not_before;
+        (row.not_before, row.waits_since) = (self.not_before, self.waits_since);
         if let Some(claim) = self.claim_of() {
             row.allocation = Some(claim.allocation.clone());
             row.runner_name = Some(claim.runner.clone());

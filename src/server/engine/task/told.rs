@@ -2,6 +2,7 @@
 //! and what people can do about it.
 
 use super::words::BUDGET_MARGIN;
+use crate::protocol::duration;
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
@@ -65,7 +66,7 @@ pub(super) fn canceled(had_begun: bool, how: Option<&str>, now: Millis) -> Strin
 /// The sentence of a task that was cancelled while its agent reported this end.
 pub(super) fn canceled_meanwhile(status: TaskState, message: Option<&str>, now: Millis) -> Option<String> {
     match status {
-        // It has heard of that, and says so.
+        // The agent has heard of the cancel, and says so.
         TaskState::Canceled => message.map(str::to_owned),
         _ => Some(canceled(true, message, now)),
     }
@@ -120,6 +121,14 @@ pub(super) fn silent(runner: &str, since: Millis) -> String {
 /// The sentence of a task that nobody will ever claim.
 pub(super) fn class_deleted(class: &str) -> String {
     format!("the resource class `{class}` was deleted while the task waited for a runner of it")
+}
+
+/// The sentence of a task that waited longer than its class lets it.
+pub(super) fn waited_too_long(class: &str, limit: Duration) -> String {
+    let limit = duration::format(limit);
+    format!(
+        "no runner of `{class}` took the job within {limit}, which is as long as jobs may wait there (`runlet admin runner list {class}` tells why)"
+    )
 }
 
 /// The sentence of a new start of the host that had a task, as a claim of the runner `told_by` says.

@@ -29,7 +29,7 @@ pub const BUDGET_MARGIN: Duration = Duration::from_secs(20 + 40 + 15 + 30);
 /// Added to lease and budget before anything takes the place of a silent task: clocks run apart, answers take time.
 pub const FENCE_MARGIN: Duration = Duration::from_secs(30);
 
-/// One attempt at one node of a job.
+/// An attempt at one node of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     /// State of the attempt.
@@ -45,13 +45,16 @@ pub struct Task {
     /// Estimated end of the fence of the task that this one replaces. While it is set nobody may claim this one; only
     /// `wait_for_fence` clears it, never the clock.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it without a break: when it entered the queue, its fence went, it was
+    /// released, its class went on after a pause, or runners could be heard again.
+    pub waits_since: Millis,
     /// The name of its resource class where that is deleted: nobody would take a further attempt from its queue.
     pub gone_class: Option<String>,
 }
 
 impl Task {
     /// A first attempt, which may have to wait for the fence of what it replaces.
-    pub fn first(not_before: Option<Millis>) -> Self {
+    pub fn first(not_before: Option<Millis>, now: Millis) -> Self {
         Self {
             state: Stage::Queued,
             cancel_asked: false,
@@ -59,13 +62,19 @@ impl Task {
             counts: Counts::default(),
             avoid: None,
             not_before,
+            waits_since: now,
             gone_class: None,
         }
     }
 
-    /// A further attempt.
-    pub fn further(next: &NextAttempt) -> Self {
-        Self { counts: next.counts, avoid: next.avoid.clone(), is_held: next.is_held, ..Self::first(None) }
+    /// A further attempt. It waits anew, since somebody took the one before in time.
+    pub fn further(next: &NextAttempt, now: Millis) -> Self {
+        Self {
+            counts: next.counts,
+            avoid: next.avoid.clone(),
+            is_held: next.is_held,
+            ..Self::first(None, now)
+        }
     }
 
     /// Whether its agent has begun, and it has not ended.
@@ -100,27 +109,27 @@ impl Task {
 /// Stage that a task has come to, and what belongs to it there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It waits for a runner of its class.
+    /// The task waits for a runner of its class.
     Queued,
     /// A runner has it and has not begun.
     Claimed {
         /// The claim of the runner that has it.
         claim: Claim,
-        /// It goes back to the queue after this.
+        /// Time after which the task goes back to the queue, unless its runner is heard of.
         lease_until: Millis,
-        /// It goes back to the queue after this, whatever is heard of it.
+        /// Time after which the task goes back to the queue, whatever is heard of its runner.
         begin_until: Millis,
     },
-    /// Its agent runs steps.
+    /// The agent runs steps.
     Running(Work),
-    /// Its agent has begun and was not heard of for a lease.
+    /// The agent has begun and was not heard of for a lease.
     Unreachable {
         /// The work that it had begun.
         work: Work,
-        /// About when it was heard of for the last time.
+        /// Time about which it was heard of for the last time.
         since: Millis,
     },
-    /// Nothing but late output changes it any more.
+    /// The task has ended: output and events may still come late, and its fence may go.
     Ended(TaskEnd),
 }
 
@@ -137,16 +146,16 @@ pub struct Claim {
     pub protocol: u32,
     /// How long the task may be silent once it has begun.
     pub budget: Duration,
-    /// Its class wants it to run again when the infrastructure fails after it began.
+    /// Whether its class wants the task to run again when the infrastructure fails after it began.
     pub retries_unsafely: bool,
 }
 
-/// One start of one host.
+/// A start of a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Machine {
-    /// Stays the same over restarts.
+    /// Id of the host, the same over restarts.
     pub id: String,
-    /// Differs after each.
+    /// Id of the start, another one after each restart.
     pub boot: String,
 }
 
@@ -155,9 +164,9 @@ pub struct Machine {
 pub struct Work {
     /// The claim that it began with.
     pub claim: Claim,
-    /// Its random id; runners of protocol 1 have none.
+    /// Random id of the agent; runners of protocol 1 give none.
     pub agent: Option<String>,
-    /// Silence counts from here.
+    /// Time from which on silence counts.
     pub lease_until: Millis,
 }
 
@@ -174,18 +183,18 @@ pub struct TaskEnd {
     pub claim: Option<Claim>,
     /// Whether its steps may have run.
     pub had_begun: bool,
-    /// Its agent has not confirmed that it stopped: nothing takes its place before.
+    /// Time before which nothing takes the place of the task, as long as its agent has not confirmed that it stopped.
     pub fence_until: Option<Millis>,
 }
 
 /// How often the work of a task was tried in vain, over all attempts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Given back by runners, lapsed or lost before it began.
+    /// Times that it was given back by runners, lapsed or was lost before it began.
     pub by_runners: u32,
-    /// Given back because the host could not work.
+    /// Times that it was given back because the host could not work.
     pub by_hosts: u32,
-    /// Lost after it began, and queued again.
+    /// Times that it was lost after it began, and queued again.
     pub unsafe_retries: u32,
 }
 
@@ -194,7 +203,7 @@ pub struct Counts {
 pub struct Avoid {
     /// Name of the runner.
     pub runner: String,
-    /// Until this time; then it may get the task like any other.
+    /// Time from which on the runner may get the task like any other.
     pub until: Millis,
 }
 
@@ -217,19 +226,20 @@ pub struct NextAttempt {
 /// Consequence of a decision, to be carried out in the same transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Consequence {
-    /// It runs from now on: so does its job.
+    /// The task runs from now on: so does its job.
     Begun,
     /// Parked calls of its agent must hear of the cancel.
     CancelAsked,
-    /// It has ended: steps that run are closed, its job is looked at. For people, where there is something to say.
+    /// The task has ended: steps that run are closed, its job is looked at. The text is for people, where there is
+    /// something to say.
     Ended(Option<String>),
     /// A further attempt enters the queue.
     Again(NextAttempt),
     /// A message that people see with the job.
     Say(String),
-    /// Its agent has certainly stopped: serial keys and nodes that waited for that are free.
+    /// The agent has certainly stopped: serial keys and nodes that waited for that are free.
     FenceGone,
-    /// It can be claimed again.
+    /// The task can be claimed again.
     Released,
 }
 
@@ -255,9 +265,9 @@ impl<A> Transition<A> {
 /// Reason why a call was not accepted: what the task is, and why the call came too late or too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// It waits in its queue: nobody has it.
+    /// The task waits in its queue: nobody has it.
     Queued,
-    /// It has ended.
+    /// The task has ended.
     Ended {
         /// Status that it ended with.
         status: TaskState,
@@ -270,9 +280,9 @@ pub enum Denied {
     AnotherAgent,
     /// The call belongs behind `begin`.
     NotBegun,
-    /// It has begun, so that it cannot be given back.
+    /// The task has begun, so that it cannot be given back.
     Begun,
-    /// It is claimed anew since.
+    /// The task is claimed anew since.
     AnotherAllocation,
 }
 
@@ -304,23 +314,34 @@ impl fmt::Display for Denied {
     }
 }
 
+/// The terms on which the tasks of a class wait for a runner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaitTerms<'a> {
+    /// Name of the class.
+    pub class: &'a str,
+    /// How long a task may wait; for ever unless given.
+    pub limit: Option<Duration>,
+    /// Runners of the class get no tasks.
+    pub is_paused: bool,
+}
+
 /// Reason why a task cannot be claimed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotClaimable {
-    /// It is not in the queue.
+    /// The task is not in the queue.
     NotQueued,
     /// An administrator must release it first.
     Held,
     /// The task that it replaces may still be at work.
     Fenced,
-    /// It may be claimed by this runner from this time on.
+    /// The runner may claim the task from this time on.
     Before(Millis),
 }
 
 /// A kind of call with a task token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
-    /// Says only that the agent is there.
+    /// A call that says only that the agent is there.
     Heartbeat,
     /// Output of a step record.
     Output {
@@ -350,7 +371,7 @@ pub struct Passed {
 pub enum ClaimedAgain {
     /// The answer was lost on the way: the same task again.
     Again,
-    /// It has begun or ended since.
+    /// The task has begun or ended since.
     Holds {
         /// Whether it has ended; otherwise it has begun.
         ended: bool,
@@ -360,9 +381,9 @@ pub enum ClaimedAgain {
 /// The answer to a finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finished {
-    /// It has ended now.
+    /// The task has ended now.
     Now,
-    /// It had ended by the same call before.
+    /// The task had ended by the same call before.
     Before,
     /// A part of it has not arrived: it goes on.
     Incomplete,
@@ -384,7 +405,7 @@ pub struct FinishReport<'a> {
 /// Reason and pause of a runner that gives a task back.
 #[derive(Clone, Debug)]
 pub struct GivingBack<'a> {
-    /// Which counter it goes to.
+    /// Kind of the reason, which chooses the counter.
     pub reason: GiveBackReason,
     /// Reason for people.
     pub message: &'a str,

@@ -36,18 +36,18 @@ async fn files(state: &Shared, project: &ProjectId, url: &str) -> Vec<Variable> 
     let mut access = match state.store.read(move |view| access::open(view, &sealer, &of)).await {
         Ok(Ok(access)) => access,
         Ok(Err(why)) => {
-            record!(Warn, project = project.as_str(); "git gets no keys for a repository: {why}");
+            record!(Warn, project_id = project; "git gets no keys for a repository: {why}");
             return Vec::new();
         }
         Err(error) => {
-            log::error!("failed to read the keys of the repository of `{project}`: {error}");
+            record!(Error, project_id = project; "failed to read the keys of a repository: {error}");
             return Vec::new();
         }
     };
     if access.login.is_none()
         && let Err(error) = let_in_beside(state, project, url, &mut access).await
     {
-        log::error!("failed to read what opens the repository of `{project}` besides: {error}");
+        record!(Error, project_id = project; "failed to read what opens a repository besides its keys: {error}");
     }
     access.files(url)
 }
@@ -69,7 +69,7 @@ async fn let_in_beside(
         Some(FallbackCredential::Organisation(token)) => {
             match tokens::login(&state.settings.sealer, &token, url) {
                 Some(Ok(login)) => access.login = Some(login),
-                Some(Err(why)) => record!(Warn, project = project.as_str();
+                Some(Err(why)) => record!(Warn, project_id = project;
                     "git gets no token of the organisation for a repository: {why}; set it anew (`runlet admin forge-token set`)"
                 ),
                 None => {}
@@ -109,7 +109,7 @@ pub async fn open_task(state: &Shared, unopened: Unopened) -> Result<Vec<u8>, Er
     let Unopened { mut handed, mut access, url, project, job, pipeline } = unopened;
     if let Err(why) = let_in(state, &project, &url, installation::FOR_A_JOB, &mut access).await? {
         let write = move |tx: &Tx<'_>| {
-            // The same task is told to whoever asks again.
+            // A repeated claim gets the same task, and adds no second message.
             if jobs::add_message_once(tx, &job, MessageKind::Warning, &why.to_string())? {
                 tx.effect(Effect::Changed(pipeline));
             }

@@ -73,7 +73,7 @@ fn passed<T: Told>(told: &[&T], by: &Teller) -> usize {
 /// How a push is known, if it was told of before. `before` are the pushes of the same ref that came before it, the oldest
 /// first.
 pub(super) fn same(before: &[Push], new: &Push) -> Option<Same> {
-    // One that only tries the hook moves nothing.
+    // A push that only tries the hook moves nothing.
     let told: Vec<&Push> = before.iter().filter(|push| !push.is_test).collect();
     if new.told_by == Teller::Look {
         // A look finds where a ref is, whichever way it went.
@@ -82,8 +82,8 @@ pub(super) fn same(before: &[Push], new: &Push) -> Option<Same> {
         return (!has_left).then_some(Same::Again);
     }
     if let Some(behind) = next(&told, passed(&told, &new.told_by), new) {
-        // One that goes on from where the ref is may be late news of what a look has found, or a push that is like it. It
-        // is taken for the latter: to build twice does less harm than to lose one.
+        // A push that goes on from where the ref is may be late news of what a look has found, or a new push
+        // like it. The latter is assumed: to build twice does less harm than to lose a push.
         let goes_on = told.iter().rfind(|push| push.same.is_none()).is_some_and(|at| at.after == new.before);
         if told[behind - 1].told_by != Teller::Look || !goes_on {
             return Some(Same::ByAnother);
@@ -143,7 +143,6 @@ mod tests {
     use crate::server::store::tables::projects::{self, ProjectSettings, ensure_project};
     use crate::server::time::Millis;
     use proptest::prelude::*;
-    use serde::Deserialize as _;
 
     const REF: &str = "refs/heads/topic";
 
@@ -221,7 +220,7 @@ mod tests {
             let write = move |tx: &crate::server::store::Tx<'_>| {
                 let mut built = Vec::new();
                 for stored in deliveries::due_events(tx, &[], Millis(u64::MAX >> 1), 1000)? {
-                    let (is_built, commit) = match Event::deserialize(&stored.event).unwrap() {
+                    let (is_built, commit) = match stored.event.unwrap() {
                         Event::Push(push) => {
                             (is_built_by_pull(tx, &id, &push, Some(stored.seq))?, push.commit)
                         }
@@ -314,7 +313,7 @@ mod tests {
                 before = commit(at);
             }
             let (mut told, mut built) = ([0; 3], Vec::new());
-            // Whoever is left over tells at the end.
+            // Hooks that are left over tell at the end.
             let rest = (0..3).flat_map(|hook| std::iter::repeat_n(hook, ways.len()));
             for hook in turns.into_iter().chain(rest) {
                 let Some((before, after)) = ways.get(told[hook]) else { continue };
@@ -350,7 +349,7 @@ mod tests {
             let mut world = World::new();
             world.set(|settings| settings.is_build_prs_only = true);
             let hook = || Teller::Hook("1".to_owned());
-            // One forge tells the beginning of a commit only, and nothing of the one before.
+            // A forge may tell the beginning of a commit only, and nothing of the one before.
             let told = |action: Action, before: &str, head: &str| match has_short_ids {
                 true => pull(action, None, &head[..12]),
                 false => pull(action, (action == Action::Synchronize).then_some(before), head),
@@ -363,7 +362,7 @@ mod tests {
             let full = |commit: String| commit[..1].repeat(40);
             for (n, (step, is_pull_first, works_between, is_told_twice)) in moves.into_iter().enumerate() {
                 if step == 0 && n > 0 {
-                    // It is closed, or opened again.
+                    // The pull request is closed, or opened again.
                     let action = if is_open { Action::Closed } else { Action::Reopened };
                     if !is_open && is_left_out {
                         expected.push(before.clone());

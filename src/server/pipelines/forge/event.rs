@@ -1,5 +1,6 @@
 //! Changes that forges tell of, in words that are no forge's.
 
+use crate::server::store::tables::deliveries::StoredEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -25,6 +26,9 @@ pub enum Event {
     /// A schedule is due.
     Scheduled(Scheduled),
 }
+
+/// A change as it is stored until it is worked off, and after.
+pub type StoredChange = StoredEvent<Event>;
 
 /// A schedule that is due.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +82,7 @@ pub enum Same {
 pub enum Unbuilt {
     /// Others were ahead of it.
     Late,
-    /// Its ref had moved on or was gone when its commit was looked for.
+    /// The ref had moved on or was gone when the commit was looked for.
     Gone,
 }
 
@@ -96,7 +100,7 @@ pub struct Push {
     /// The branch was made at a commit that was there before.
     #[serde(default)]
     pub brings_nothing: bool,
-    /// Nobody told whether a branch that was made has commits of its own: git is asked.
+    /// The teller does not know whether a new branch has commits of its own: git is asked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_untold: bool,
     /// Only tries whether the hook works.
@@ -111,10 +115,10 @@ pub struct Push {
     /// The teller of it.
     #[serde(default)]
     pub told_by: Teller,
-    /// It was told of before.
+    /// How this push was told of before; absent for news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
-    /// It was left out because no pull request from its branch was known.
+    /// The push was left out because no pull request from its branch was known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lacks_pull: bool,
     /// The reason why nothing was built of it, where that is of use.
@@ -145,19 +149,19 @@ impl Push {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
-    /// It was made.
+    /// The pull request was made.
     Opened,
-    /// It has a new head.
+    /// The pull request has a new head.
     Synchronize,
-    /// It was opened again.
+    /// The pull request was opened again.
     Reopened,
-    /// It was closed, merged or not.
+    /// The pull request was closed, merged or not.
     Closed,
-    /// It left being a draft.
+    /// The pull request left being a draft.
     ReadyForReview,
     /// A label was added or removed.
     Labeled,
-    /// Its text or its base was changed, or something else of no matter.
+    /// The text or the base was changed, or something else of no matter.
     #[default]
     Edited,
 }
@@ -182,7 +186,7 @@ impl Action {
 pub struct Pull {
     /// Kind of the change.
     pub action: Action,
-    /// Its number in the repository.
+    /// Number of the pull request in the repository.
     pub number: u64,
     /// Title of the pull request, as text.
     pub title: String,
@@ -220,13 +224,13 @@ pub struct Pull {
     /// The teller of it.
     #[serde(default)]
     pub told_by: Teller,
-    /// It was told of before.
+    /// How this change was told of before; absent for news.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub same: Option<Same>,
-    /// It was not known to be open before.
+    /// The pull request was not known to be open before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_news: bool,
-    /// It stands for a push that was left out as long as this pull request was not known.
+    /// The change stands for a push that was left out as long as this pull request was not known.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub answers_push: bool,
     /// The reason why nothing was built of it, where that is of use.
@@ -256,7 +260,7 @@ impl Pull {
 }
 
 impl Event {
-    /// The same change, of which nothing was built for a reason.
+    /// Returns the change as one of which nothing was built, for a reason.
     pub fn unbuilt(mut self, why: Unbuilt) -> Self {
         match &mut self {
             Event::Push(push) => push.unbuilt = Some(why),

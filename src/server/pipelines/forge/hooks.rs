@@ -22,7 +22,7 @@ pub(super) struct Hooks {
     secret: String,
 }
 
-/// Those of a page of the list that lead here.
+/// Webhooks of a page of the list that lead here.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Ours {
     /// Their ids, the oldest first.
@@ -240,7 +240,7 @@ mod tests {
         let gitlab = of(Forge::GitLab);
         let body = gitlab.body();
         assert!(body["signing_token"] == "whsec_c2VjcmV0" && body["token"].is_null(), "{body}");
-        // One that knows of no signing says nothing of it.
+        // A GitLab that knows of no signing says nothing of it.
         let body = gitlab.unsigned(&json!({ "id": 1 })).unwrap();
         assert!(body["token"] == "whsec_c2VjcmV0" && body["signing_token"].is_null(), "{body}");
         assert_eq!(gitlab.unsigned(&json!({ "signing_token_present": true })), None);

@@ -104,7 +104,7 @@ pub async fn token(
     let (token, until) = match got {
         Ok((token, until)) => (Ok(token), until),
         Err(why) => {
-            record!(Warn, project = project.as_str(); "{why}");
+            record!(Warn, project_id = project; "{why}");
             (Err(why), now.plus(AGAIN))
         }
     };

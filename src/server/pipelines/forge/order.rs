@@ -5,12 +5,11 @@
 //! A change has been overtaken when one that was stored before it, or that is built, goes on from it, or is at a commit that
 //! holds its own; not when it goes on from that one itself, as a branch does that is moved back by force.
 
-use crate::server::pipelines::forge::event::{Event, Unbuilt, is_zeros};
+use crate::server::pipelines::forge::event::{Event, StoredChange, Unbuilt, is_zeros};
 use crate::server::pipelines::forge::take;
 use crate::server::pipelines::repository::{Error as ReadError, Missing, Read};
 use crate::server::state::Shared;
 use crate::server::store::status::EventState;
-use crate::server::store::tables::deliveries::StoredEvent;
 use crate::server::store::tables::forge;
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
@@ -24,7 +23,7 @@ const MOST_COMPARED: usize = 8;
 /// A move of a ref, or of the head of a pull request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Move {
-    /// Its place among all changes.
+    /// Place of the change among all.
     place: i64,
     /// The object that the ref was at; empty where the forge does not tell.
     before: String,
@@ -53,8 +52,8 @@ impl Move {
 }
 
 /// The moves of what a change moves, the oldest first, and the one that it is itself.
-fn moves(view: &View, stored: &StoredEvent, event: &Event) -> Result<(Vec<Move>, Move), StoreError> {
-    let of_push = |stored: &StoredEvent, push: &super::event::Push| Move {
+fn moves(view: &View, stored: &StoredChange, event: &Event) -> Result<(Vec<Move>, Move), StoreError> {
+    let of_push = |stored: &StoredChange, push: &super::event::Push| Move {
         place: stored.seq,
         before: push.before.clone(),
         after: push.after.clone(),
@@ -62,7 +61,7 @@ fn moves(view: &View, stored: &StoredEvent, event: &Event) -> Result<(Vec<Move>,
         state: Some(stored.state),
         unbuilt: push.unbuilt,
     };
-    let of_pull = |stored: &StoredEvent, pull: &super::event::Pull| Move {
+    let of_pull = |stored: &StoredChange, pull: &super::event::Pull| Move {
         place: stored.seq,
         before: pull.before.clone().unwrap_or_default(),
         after: pull.head.clone(),
@@ -158,7 +157,7 @@ pub(super) enum Overtaken {
 /// Finds out whether a change of a branch that has been read has been overtaken.
 pub(super) async fn overtaken(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     read: &Read,
     url: &str,
@@ -209,9 +208,9 @@ pub(super) async fn overtaken(
 
 /// Fate of a change whose ref or commit the repository does not have.
 pub(super) enum Lost {
-    /// Its ref has moved on or is gone, for this reason.
+    /// The ref has moved on or is gone, for this reason.
     Gone(String),
-    /// It may not have got there yet.
+    /// The commit may not have got there yet.
     Awaited,
 }
 
@@ -222,7 +221,7 @@ const NEW_REF_TRIES: u32 = 4;
 /// event: what is merely not there yet is awaited.
 pub(super) async fn lost(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     missing: &Missing,
     url: &str,
@@ -335,7 +334,7 @@ mod tests {
         assert_eq!(of(&["0>a+", "b>c-", "a>b?"]), by("c"), "whatever became of that");
         assert_eq!(of(&["c>a+", "a>b+", "b>0+", "c>b?"]), by("0"), "a deletion");
         assert_eq!(of(&["c>a+", "b>c+", "a>b?"]), by("c"), "a way back that was stored before says nothing");
-        // It waited while what came behind it was built.
+        // A push waited while what came behind it was built.
         let all = told(&["0>a+", "a>b?", "b>c+"]);
         assert_eq!(ahead(&all, &all[1], &[]).next.as_deref(), Some("c"));
         let all = told(&["0>a+", "a>b?", "b>c?"]);

@@ -2,6 +2,7 @@
 //! always with the same id and body.
 
 use crate::http::caller::{LazyCaller, Outgoing};
+use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::WebhookId;
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
@@ -67,11 +68,14 @@ async fn pass(
         return state.store.read(webhooks::next).await;
     }
     for call in due {
-        let at_work = busy.enter(call.webhook.clone());
+        let (webhook, call_id) = (call.webhook.clone(), call.id.clone());
+        let at_work = busy.enter(webhook.clone());
         let (state, callers) = (state.clone(), Arc::clone(callers));
         tokio::spawn(async move {
             if let Err(error) = try_once(&state, &callers, call).await {
-                log::error!("failed to write down how the call of a webhook went: {error}");
+                record!(Error, webhook_id = webhook, call_id = call_id;
+                    "failed to write down how the call of a webhook went: {error}"
+                );
             }
             drop(at_work);
             state.hub.webhooks().notify_one();
@@ -80,7 +84,7 @@ async fn pass(
     Ok(None)
 }
 
-/// Everything that a call is made of.
+/// A call with all that it is made of.
 struct Ready {
     webhook: Webhook,
     secret: Option<Secret>,
@@ -266,7 +270,7 @@ fn vcs(pipeline: &Pipeline, url: &str, revision: &str) -> Value {
     vcs
 }
 
-/// The same of projects of other forges.
+/// `trigger_parameters`: what `vcs` is for projects of GitHub and Bitbucket Cloud, for those of other forges.
 fn trigger_parameters(
     pipeline: &Pipeline,
     connection: &Connection,

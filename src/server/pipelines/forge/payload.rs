@@ -91,7 +91,7 @@ fn check(change: &Event) -> Result<(), String> {
                 }
             }
         }
-        // It is known by its number, and its branch may be gone.
+        // A closed pull request is known by its number, and its branch may be gone.
         Event::Pull(pull) if pull.action == Action::Closed => {}
         Event::Pull(pull) => {
             check_ref(&pull.head_branch)?;

@@ -66,7 +66,7 @@ async fn look_at_due(
         let (state, hosts, unchanged) = (state.clone(), Arc::clone(hosts), Arc::clone(unchanged));
         tokio::spawn(async move {
             if let Err(error) = look(&state, &hosts, &unchanged, &project).await {
-                log::error!("failed to write down what a look at the refs of `{project}` found: {error}");
+                record!(Error, project_id = project; "failed to write down what a look at the refs found: {error}");
             }
             drop(permit);
         });
@@ -225,7 +225,7 @@ fn note(
     now: Millis,
 ) -> Result<bool, StoreError> {
     let seen = forge::refs(tx, &project.id)?;
-    // What a webhook told meanwhile may be newer than the list: the next look compares it.
+    // A webhook may have told of a newer state than the list has: the next look compares it.
     let is_told = |name: &str| deliveries::is_told_after(tx, &project.id, name, look.last);
     let (mut changes, mut is_whole) = (Vec::new(), true);
     if connection.is_listed {
@@ -334,7 +334,7 @@ mod tests {
             forge::see_ref(tx, &id, MAIN, Some("a"))?;
             let last = deliveries::last_event(tx)?;
             let look = |last| Look { listed: vec![listed(MAIN, "a", "a")], steps: Steps::new(), last };
-            // It comes while the refs are listed.
+            // The push comes while the refs are listed.
             let push = Push {
                 reference: MAIN.to_owned(),
                 before: "a".to_owned(),
@@ -363,7 +363,7 @@ mod tests {
             take(tx, &of, Event::Push(push))?;
             let is_whole = note(tx, &project, &connection(0), &look(last), Millis(2))?;
             let after = (is_whole, forge::seen_ref(tx, &id, MAIN)?);
-            // One that begins later finds what it finds.
+            // A look that begins later finds what it finds.
             let is_whole = note(tx, &project, &connection(0), &look(last + 1), Millis(3))?;
             Ok((after, (is_whole, forge::seen_ref(tx, &id, MAIN)?)))
         };

@@ -32,9 +32,9 @@ const MOST_CALLS: u32 = 4;
 /// The source of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TokenSource {
-    /// The project.
+    /// The token of the project itself.
     Project,
-    /// Its organisation.
+    /// The token of the project's organisation.
     Organisation,
     /// A GitHub App, which gets another one where this one opens nothing.
     App,
@@ -60,9 +60,9 @@ pub(super) struct Reached {
 /// The reason why a call brought no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
-    /// It was not made: the forge has asked for a pause, which lasts so long.
+    /// The call was not made: the forge has asked for a pause, which lasts so long.
     Paused(Duration),
-    /// It failed.
+    /// The call failed.
     Failed(Error),
 }
 
@@ -81,11 +81,11 @@ impl fmt::Display for NoAnswer {
 
 /// A way to a forge, or the reason why there is none, as a phrase for people.
 pub(super) enum Reach {
-    /// It is open.
+    /// The way is open.
     Open(Box<Reached>),
-    /// It is not before somebody changes how the project is connected.
+    /// The way is closed until somebody changes how the project is connected.
     Closed(String),
-    /// Its token was refused, or a GitHub App is refused one: what is to be told waits until somebody sets that right.
+    /// The token was refused, or a GitHub App is refused one: reports wait until somebody sets that right.
     Later(String),
     /// A GitHub App was not answered when it asked for a token: soon it may be.
     Away(String),

@@ -1,5 +1,6 @@
 //! Deliveries of forges: believed, read, decided about and stored before they are answered. Nothing is fetched here.
 
+use crate::logging::record;
 use crate::protocol::Secret;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Event, Teller};
@@ -45,13 +46,13 @@ impl Received {
         Self { status, message: message.into(), pipelines: Vec::new() }
     }
 
-    /// One text for whoever is not believed, so that it tells nothing about what is here.
+    /// The refusal of a sender without proof. Its words are always the same, and tell nothing of what is here.
     pub fn unauthorized() -> Self {
         Self::new(401, "this is no address of a project, or the delivery is not signed with its secret")
     }
 }
 
-/// Everything that is known of a project before a delivery is looked at.
+/// Facts about a project that a delivery is judged by.
 struct Known {
     project: Project,
     connection: Connection,
@@ -63,7 +64,7 @@ fn known(view: &View, sealer: &Sealer, project: &ProjectId) -> Result<Option<Kno
     let Some(project) = read::project(view, project)? else { return Ok(None) };
     let mut known = Vec::new();
     for name in ["hook", "hook-before"] {
-        // One that cannot be opened believes nobody; the start of the control plane says so.
+        // A secret that cannot be opened believes nobody; the start of the control plane says so.
         known.extend(secrets::open(view, sealer, &project.id, name)?.and_then(Result::ok));
     }
     Ok(Some(Known { project, connection, secrets: known }))
@@ -80,12 +81,12 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// One that nobody knows who sent it.
+    /// Makes the refusal of a delivery from an unknown sender.
     pub fn stranger(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: false }
     }
 
-    /// One that was signed as it should be.
+    /// Makes the refusal of a delivery whose signature is right.
     fn signed(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into(), is_believed: true }
     }
@@ -97,13 +98,13 @@ pub async fn receive(state: &Shared, project: &ProjectId, headers: &HeaderMap, b
     let known = match state.store.read(move |view| known(view, &sealer, &id)).await {
         Ok(Some(known)) => known,
         Ok(None) => {
-            // As much work as for one that is there.
+            // An unknown project costs as much work as a known one.
             if let Some(content) = BodyContent::of(headers, body) {
                 let _ = verify(Forge::GitHub, headers, &content, &[Secret::new("none")], Millis::now());
             }
             return Received::unauthorized();
         }
-        Err(error) => return not_stored(&error),
+        Err(error) => return not_stored(project, &error),
     };
     let forge = known.connection.forge;
     let (event, id) = names(forge, headers);
@@ -160,7 +161,7 @@ pub async fn note_refused(state: &Shared, project: &ProjectId, id: &str, event: 
         let (Some(seq), true) = (seq, count > 0) else { return };
         let sentence = format!("{} (and {count} more within a second that were not believed)", refused.why);
         if let Err(error) = state.store.write(move |tx| deliveries::say(tx, seq, &sentence)).await {
-            log::warn!("failed to write down how many deliveries were refused: {error}");
+            record!(Warn, project_id = project; "failed to write down how many deliveries were refused: {error}");
         }
     });
 }
@@ -174,13 +175,13 @@ async fn note(
     why: String,
     is_strange: bool,
 ) -> Option<i64> {
-    let (project, event, now) = (project.clone(), event.to_owned(), Millis::now());
+    let (of, event, now) = (project.clone(), event.to_owned(), Millis::now());
     let write = move |tx: &Tx<'_>| {
-        if forge::connection(tx, &project)?.is_none() {
+        if forge::connection(tx, &of)?.is_none() {
             return Ok(None);
         }
         let new = NewDelivery {
-            project: &project,
+            project: &of,
             delivery: &id,
             source: DeliverySource::Webhook,
             event: &event,
@@ -191,13 +192,13 @@ async fn note(
         deliveries::add(tx, &new, now).map(Some)
     };
     state.store.write(write).await.unwrap_or_else(|error| {
-        log::warn!("failed to write down that a delivery was refused: {error}");
+        record!(Warn, project_id = project; "failed to write down that a delivery was refused: {error}");
         None
     })
 }
 
-fn not_stored(error: &StoreError) -> Received {
-    log::error!("failed to store a delivery of a forge: {error}");
+fn not_stored(project: &ProjectId, error: &StoreError) -> Received {
+    record!(Error, project_id = project; "failed to store a delivery of a forge: {error}");
     Received::new(503, "the delivery cannot be stored now: send it again later")
 }
 
@@ -278,7 +279,7 @@ struct Sent {
 }
 
 async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> Received {
-    let now = Millis::now();
+    let (project, now) = (known.project.id.clone(), Millis::now());
     let write = move |tx: &Tx<'_>| {
         let project = &known.project;
         let Sent { mut id, has_id, event, by } = sent;
@@ -303,7 +304,7 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
             let is_known = known.connection.repository.is_some();
             forge::pin(tx, &project.id, id, full_name)?;
             if is_known && !full_name.is_empty() && forge::rename(tx, &project.id, id, full_name)? {
-                // What the old name led nowhere with is told by the new one.
+                // Statuses that the old name led nowhere with are sent at once under the new one.
                 reports::hurry(tx, &project.id, now)?;
                 tx.effect(Effect::Connected);
             }
@@ -345,7 +346,7 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
     };
     match state.store.write(write).await {
         Ok(received) => received,
-        Err(error) => not_stored(&error),
+        Err(error) => not_stored(&project, &error),
     }
 }
 

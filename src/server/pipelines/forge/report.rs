@@ -81,7 +81,7 @@ async fn pass(
         let (state, caller) = (state.clone(), Arc::clone(caller));
         tokio::spawn(async move {
             if let Err(error) = tell_all(&state, &caller, &project, due).await {
-                log::error!("failed to write down what a forge was told: {error}");
+                record!(Error, project_id = project; "failed to write down what a forge was told: {error}");
             }
             drop(at_work);
             state.hub.reports().notify_one();
@@ -222,7 +222,17 @@ fn of_pipeline(
 ) -> Result<Option<CommitStatus>, StoreError> {
     let Some((settings, slug)) = wants(view, &facts.project)? else { return Ok(None) };
     let Some(revision) = &facts.revision else { return Ok(None) };
-    let first = facts.errors.first().map_or("the config has errors", |error| error.message.as_str());
+    let first = match &facts.errors {
+        Ok(errors) => {
+            errors.first().map_or("the config has errors", |error| error.message.as_str()).to_owned()
+        }
+        Err(unreadable) => {
+            record!(Error, project_id = facts.project, number = facts.number;
+                "the errors of a pipeline cannot be told to its forge: {unreadable}"
+            );
+            format!("The config has errors, and what they are cannot be read: {unreadable}")
+        }
+    };
     Ok(Some(CommitStatus {
         project: facts.project.clone(),
         revision: revision.clone(),
@@ -335,7 +345,7 @@ async fn tell(
     let now = Millis::now();
     let verdict = match called {
         Err(NoAnswer::Paused(rest)) => {
-            // It was not tried: whatever goes by this token waits.
+            // The call was not tried: all reports with this token wait.
             let (project, until) = (report.project, now.plus(rest));
             let why = NoAnswer::Paused(rest).to_string();
             state.store.write(move |tx| reports::postpone_all(tx, &project, &why, until)).await?;
@@ -357,7 +367,7 @@ async fn tell(
         // Another installation, other rights: the App may get a token that is better than this one.
         Reply::BadToken(why) if way.by == TokenSource::App => {
             state.installations.forget(&way.token);
-            // One that was kept may have been taken back, by whoever installed the App anew: the next one is got at once.
+            // A new installation of the App takes kept tokens back: the next one is got at once.
             let seconds = if report.attempts == 0 { 1 } else { NO_TOKEN_SECONDS };
             Reply::Later { seconds, whole: true, why }
         }
@@ -415,15 +425,15 @@ async fn note(
     if !state.store.write(write).await? {
         return Ok(false);
     }
-    let project = of.project.as_str();
+    let project = &of.project;
     Ok(match said {
         Reply::Done => true,
         Reply::GiveUp(why) => {
-            record!(Warn, project = project, context = of.context.as_str(); "a forge was not told a status: {why}");
+            record!(Warn, project_id = project, context = of.context; "a forge was not told a status: {why}");
             true
         }
         Reply::BadToken(why) => {
-            record!(Warn, project = project; "the token of a project is not used any more: {why}");
+            record!(Warn, project_id = project; "the token of a project is not used any more: {why}");
             false
         }
         Reply::Later { whole, .. } => !whole,

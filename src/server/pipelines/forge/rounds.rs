@@ -61,7 +61,7 @@ impl Rounds<'_> {
     }
 }
 
-/// Those that are being worked on.
+/// Keys that are being worked on.
 pub(super) struct Busy<K>(Arc<Mutex<HashSet<K>>>);
 
 impl<K: Clone + Eq + Hash> Busy<K> {
@@ -84,7 +84,7 @@ impl<K: Clone + Eq + Hash> Busy<K> {
     }
 }
 
-/// One that is being worked on.
+/// A key that is being worked on, as long as this lives.
 pub(super) struct AtWork<K: Clone + Eq + Hash> {
     busy: Busy<K>,
     key: K,

@@ -25,11 +25,11 @@ pub(super) struct Facts {
 /// Decision about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum BuildDecision {
-    /// It gets a pipeline, unless its commit says otherwise.
+    /// The change gets a pipeline, unless its commit says otherwise.
     Start,
-    /// It gets none, for this reason.
+    /// The change gets no pipeline, for this reason.
     Skip(String),
-    /// It gets none as long as no pull request from its branch is known.
+    /// The change gets no pipeline as long as no pull request from its branch is known.
     LeaveOut(String),
 }
 

@@ -1,6 +1,7 @@
 //! Schedules that are due: each of their times is noted and becomes a change that is worked off, in one transaction, so
 //! that it runs once whatever happens.
 
+use crate::logging::record;
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::event::{Event, Scheduled};
 use crate::server::pipelines::forge::rounds::Rounds;
@@ -31,7 +32,7 @@ pub(super) async fn run(state: Shared) {
     rounds.run(&state, |now| tick_once(&state, Arc::clone(&said), now)).await;
 }
 
-/// Everything that is due at a time.
+/// Schedules that are due at a time.
 struct Due {
     /// Schedules of the API that nothing can be read of any more.
     damaged: Vec<Damaged>,
@@ -62,8 +63,9 @@ async fn tick_once(
     for one in &found.damaged {
         if said.lock().unwrap_or_else(PoisonError::into_inner).insert(one.clone()) {
             let Damaged { id, name } = one;
-            log::error!(
-                "the schedule `{name}` ({id}) is damaged in the database and does not run: delete it and make it anew (`/api/v2/schedule/{id}`)"
+            let name = name.as_deref().unwrap_or("(damaged as well)");
+            record!(Error, schedule_id = id, schedule = name;
+                "a schedule is damaged in the database and does not run: delete it and make it anew (`/api/v2/schedule/{id}`)"
             );
         }
     }
@@ -161,11 +163,11 @@ fn add(tx: &Tx<'_>, project: &ProjectId, scheduled: Scheduled, now: Millis) -> R
 mod tests {
     use super::*;
     use crate::server::ids::ScheduleId;
+    use crate::server::pipelines::forge::event::StoredChange;
     use crate::server::store::Store;
     use crate::server::store::tables::projects::ensure_project;
     use crate::server::store::tables::schedules::Timetable;
     use proptest::prelude::*;
-    use serde::Deserialize as _;
     use serde_json::json;
 
     const MINUTE_MS: u64 = 60_000;
@@ -220,11 +222,11 @@ mod tests {
         let waiting = || -> Vec<Scheduled> {
             let found =
                 store.read_blocking(|view| deliveries::due_events(view, &[], Millis(u64::MAX), 100)).unwrap();
-            let event = |stored: &deliveries::StoredEvent| match Event::deserialize(&stored.event).unwrap() {
+            let event = |stored: StoredChange| match stored.event.unwrap() {
                 Event::Scheduled(scheduled) => scheduled,
                 other => unreachable!("{other:?}"),
             };
-            found.iter().map(event).collect()
+            found.into_iter().map(event).collect()
         };
         tick(10);
         tick(10);
@@ -255,9 +257,9 @@ mod tests {
         On(u64),
         /// The clock is set back by so many minutes.
         Back(u64),
-        /// It looks at the clock.
+        /// The control plane looks at the clock.
         Look,
-        /// It looks, and dies before what it found is kept.
+        /// The control plane looks, and dies before what it found is kept.
         Die,
         /// A push brings a config with the one list of times or with the other.
         Push(bool),
@@ -340,7 +342,7 @@ mod tests {
                     store.read_blocking(|view| deliveries::due_events(view, &[], Millis(u64::MAX >> 1), 10_000)).unwrap();
                 let mut seen = [Vec::new(), Vec::new()];
                 for stored in found {
-                    let Ok(Event::Scheduled(scheduled)) = Event::deserialize(&stored.event) else { continue };
+                    let Ok(Event::Scheduled(scheduled)) = stored.event else { continue };
                     seen[usize::from(scheduled.schedule.is_none())].push(scheduled.due_ms / MINUTE_MS);
                 }
                 prop_assert_eq!(&seen, &ran);

@@ -265,7 +265,7 @@ mod tests {
             (Forge::Git, "x-runlet-signature-256", with(B1_SIGNED), JSON, B1, S),
             (Forge::Gitea, "x-gitea-signature", B1_SIGNED.to_owned(), JSON, B1, S),
             (Forge::Forgejo, "x-forgejo-signature", B1_SIGNED.to_owned(), JSON, B1, S),
-            // One signs the form, the others what is in it.
+            // GitHub signs the form, the others what is in it.
             (Forge::GitHub, "x-hub-signature-256", with(FORM_SIGNED), AS_FORM, FORM, S),
             (Forge::Gitea, "x-gitea-signature", B1_SIGNED.to_owned(), AS_FORM, FORM, S),
         ];

@@ -2,17 +2,16 @@
 
 use crate::server::ids::{PipelineId, ProjectId};
 use crate::server::pipelines::forge::copies;
-use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, Teller};
+use crate::server::pipelines::forge::event::{Action, Event, Pull, Push, Same, StoredChange, Teller};
 use crate::server::pipelines::forge::rules::{self, BuildDecision, Facts};
 use crate::server::store::read::Project;
 use crate::server::store::status::EventState;
-use crate::server::store::tables::deliveries::{self, NewEvent, StoredEvent};
+use crate::server::store::tables::deliveries::{self, NewEvent};
 use crate::server::store::tables::forge::{self, OpenPull};
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::tables::schedules;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use serde::Deserialize as _;
 use std::time::Duration;
 
 /// Changes that are alike within this time may be the same one, told twice: `copies` says which are.
@@ -23,7 +22,7 @@ const CAME_LATE: &str = "it came late: the pull request has changed since";
 
 /// The delivery that changes are taken from.
 pub(super) struct Stored<'a> {
-    /// Its place in the list.
+    /// Place of the delivery in the list.
     pub(super) seq: i64,
     /// Project that the delivery is for.
     pub(super) project: &'a Project,
@@ -39,9 +38,9 @@ pub(super) struct Stored<'a> {
 
 /// Fate of a change for now.
 pub(super) enum Taken {
-    /// It waits to be worked off; this is the id that its pipeline gets.
+    /// The change waits to be worked off; this is the id that its pipeline gets.
     Waits(PipelineId),
-    /// It needs no pipeline, for this reason.
+    /// The change needs no pipeline, for this reason.
     Skipped(String),
 }
 
@@ -56,7 +55,7 @@ pub(super) fn take(tx: &Tx<'_>, of: &Stored<'_>, mut change: Event) -> Result<Ta
             push.told_by = of.by.clone();
             push.same = told_before(tx, project, push, of.since)?;
             if push.same.is_some() && of.by == Teller::Look {
-                // Whoever looks knows where it is, told or not.
+                // A look has seen where the ref is, also when a webhook told of the push first.
                 let object = Some(push.after.as_str()).filter(|_| !push.is_deletion());
                 forge::see_ref(tx, project, &push.reference, object)?;
             }
@@ -132,13 +131,13 @@ pub(super) fn pushes_of(
     project: &ProjectId,
     reference: &str,
     since: Millis,
-) -> Result<Vec<(StoredEvent, Push)>, StoreError> {
+) -> Result<Vec<(StoredChange, Push)>, StoreError> {
     let stored = deliveries::of_ref(view, project, reference, since)?.into_iter();
-    let pushes = stored.filter_map(|stored| match Event::deserialize(&stored.event) {
-        Ok(Event::Push(push)) => Some((stored, push)),
+    let pushes = stored.filter_map(|stored: StoredChange| match &stored.event {
+        Ok(Event::Push(push)) => Some((push.clone(), stored)),
         _ => None,
     });
-    Ok(pushes.collect())
+    Ok(pushes.map(|(push, stored)| (stored, push)).collect())
 }
 
 /// The whole id of the commit of a branch that begins so, as the last push to it told.
@@ -159,10 +158,13 @@ pub(super) fn pulls_of(
     project: &ProjectId,
     number: u64,
     since: Millis,
-) -> Result<Vec<(StoredEvent, Pull)>, StoreError> {
+) -> Result<Vec<(StoredChange, Pull)>, StoreError> {
     let stored = deliveries::of_ref(view, project, &format!("pull/{number}"), since)?.into_iter();
-    let pulls = stored.filter_map(|stored| match Event::deserialize(&stored.event) {
-        Ok(Event::Pull(pull)) => Some((stored, pull)),
+    let pulls = stored.filter_map(|stored: StoredChange| match &stored.event {
+        Ok(Event::Pull(pull)) => {
+            let pull = pull.clone();
+            Some((stored, pull))
+        }
         _ => None,
     });
     Ok(pulls.collect())
@@ -175,7 +177,7 @@ fn may_start_by_now(view: &View, project: &ProjectId, change: &Event) -> Result<
         Event::Push(push) if push.is_test || push.is_deletion() => Ok(false),
         Event::Push(push) => {
             let is_there = forge::seen_ref(view, project, &push.reference)?.as_ref() == Some(&push.after);
-            let built = |branch| deliveries::building(view, project, branch, &push.commit);
+            let built = |branch| deliveries::building::<Event>(view, project, branch, &push.commit);
             Ok(is_there && push.branch().map(built).transpose()?.is_some_and(|built| built.is_empty()))
         }
         Event::Pull(pull) => {
@@ -194,7 +196,7 @@ pub(super) fn is_taken_anew(view: &View, project: &ProjectId, delivery: i64) -> 
     if has(EventState::Waiting) || has(EventState::Started) {
         return Ok(false);
     }
-    let is_gone = |stored: &StoredEvent| Event::deserialize(&stored.event).is_ok_and(|event| event.is_gone());
+    let is_gone = |stored: &StoredChange| stored.event.as_ref().is_ok_and(Event::is_gone);
     Ok(has(EventState::Failed) || deliveries::without_pipeline(view, project, delivery)?.iter().any(is_gone))
 }
 
@@ -211,8 +213,8 @@ pub fn replay(tx: &Tx<'_>, project: &Project, delivery: i64, now: Millis) -> Res
     let settings = projects::settings(tx, &project.id)?.unwrap_or_default();
     let mut replayed = Replayed { waiting: 0, left: None };
     for stored in deliveries::without_pipeline(tx, &project.id, delivery)? {
-        // One that cannot be read is said to be so by whoever works it off.
-        let decision = match Event::deserialize(&stored.event) {
+        // An event that cannot be read is said to be so by whoever works it off.
+        let decision = match stored.event {
             Ok(mut change) => decide(tx, project, &settings, &mut change, Some(stored.seq))?,
             Err(_) => BuildDecision::Start,
         };
@@ -253,7 +255,7 @@ fn decide(
             facts.is_left_out = left_out.is_some();
             pull.answers_push = left_out == Some(LeftOut::Newest);
             facts.is_built = forge::has_pipeline(tx, project, &pull.head_branch, &pull.head)?
-                || !deliveries::building(tx, project, &pull.head_branch, &pull.head)?.is_empty();
+                || !deliveries::building::<Event>(tx, project, &pull.head_branch, &pull.head)?.is_empty();
         }
         Event::Scheduled(_) => {}
     }
@@ -268,7 +270,7 @@ fn decide(
 /// an earlier one, as a branch may.
 fn is_fork_built(view: &View, project: &ProjectId, pull: &Pull) -> Result<bool, StoreError> {
     let built = deliveries::building(view, project, &pull.branch(), "")?;
-    let newest = match built.first().map(|stored| Event::deserialize(&stored.event)) {
+    let newest = match built.into_iter().next().map(|stored| stored.event) {
         Some(Ok(Event::Pull(built))) => Some(built.head),
         _ => forge::newest_revision(view, project, &pull.branch())?,
     };
@@ -297,7 +299,7 @@ fn left_out(view: &View, project: &ProjectId, pull: &Pull) -> Result<Option<Left
         return Ok(None);
     };
     let (stored, push) = &pushes[at];
-    let built = deliveries::building(view, project, &pull.head_branch, &pull.head)?;
+    let built = deliveries::building::<Event>(view, project, &pull.head_branch, &pull.head)?;
     let is_left_out = push.lacks_pull
         && stored.state == EventState::Skipped
         && !built.iter().any(|built| built.seq > stored.seq);
@@ -323,8 +325,8 @@ pub(super) fn is_built_by_pull(
     let place = place.unwrap_or(i64::MAX);
     let mut ahead = None;
     for stored in deliveries::building(view, project, branch, &push.commit)? {
-        // One that waits may come to nothing: whoever works off the push asks again.
-        let Ok(Event::Pull(pull)) = Event::deserialize(&stored.event) else { continue };
+        // A waiting event may come to nothing: whoever works off the push asks again.
+        let Ok(Event::Pull(pull)) = &stored.event else { continue };
         if pull.is_fork || stored.state != EventState::Started {
             continue;
         }
@@ -336,7 +338,7 @@ pub(super) fn is_built_by_pull(
         }
     }
     let Some(ahead) = ahead else { return Ok(false) };
-    let between = |(stored, other): &(StoredEvent, Push)| {
+    let between = |(stored, other): &(StoredChange, Push)| {
         (ahead + 1..place).contains(&stored.seq) && other.same.is_none() && !other.is_test
     };
     Ok(!pushes_of(view, project, &push.reference, Millis(0))?.iter().any(between))
@@ -362,7 +364,7 @@ fn see_push(tx: &Tx<'_>, of: &Stored<'_>, push: &mut Push) -> Result<(), StoreEr
         }
         return forge::see_ref(tx, project, &push.reference, None);
     }
-    // One that does not go on from where the ref was seen last may be late: its commit is compared before it is built.
+    // A push that does not go on from where the ref was seen last may be late: git compares its commit.
     match forge::seen_ref(tx, project, &push.reference)? {
         Some(seen) if seen != push.before && seen != push.after && push.branch().is_some() => {
             push.late_for = Some(seen);

@@ -89,7 +89,7 @@ impl Cron {
     }
 }
 
-/// One field: `*`, a value, a list of values, a range.
+/// Reads a field into a set of bits: `*`, a value, a list of values, a range.
 fn set(field: &str, least: u32, most: u32, names: &[&str]) -> Option<u64> {
     let value = |text: &str| -> Option<u32> {
         let named = names.iter().position(|name| name.eq_ignore_ascii_case(text));

@@ -41,7 +41,7 @@ pub(super) struct Unchanged {
 /// The answer to whether anything has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Asked {
-    /// Nothing has.
+    /// Neither list of refs has changed.
     Same,
     /// Git has to look. These marks are of a moment before it does; none where the API does not tell.
     Look(Option<Marks>),

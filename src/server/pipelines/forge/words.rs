@@ -190,7 +190,7 @@ pub(super) fn about_calls(forge: Forge, api: &str, name: &str) -> Option<AboutCa
 pub(super) enum Reply {
     /// The forge has it.
     Done,
-    /// It will never take it.
+    /// The forge will never take the status.
     GiveUp(String),
     /// The token opens nothing: no more of it until somebody changes it.
     BadToken(String),
@@ -258,7 +258,7 @@ pub(super) fn verdict(
     let (why, doubled) = (answered(status, body), doubled(attempts));
     match status {
         200..=299 => Reply::Done,
-        // It wants statuses of a fork in the fork, where the token has no rights: that says nothing of the token.
+        // GitLab wants statuses of a fork in the fork, where the token has no rights: that says nothing of the token.
         403 | 404 if forge == Forge::GitLab && pause.is_none() && is_of_fork(&report.reference) => {
             Reply::GiveUp(why)
         }

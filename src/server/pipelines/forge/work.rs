@@ -4,7 +4,7 @@
 use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
-use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, Unbuilt};
+use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange, Unbuilt};
 use crate::server::pipelines::forge::order::{Lost, Overtaken, lost, overtaken};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
@@ -18,12 +18,11 @@ use crate::server::pipelines::types::{ConfigOrigin, Happened, Trigger};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Project};
 use crate::server::store::status::{EventState, Forge, TriggerType};
-use crate::server::store::tables::deliveries::{self, StoredEvent};
+use crate::server::store::tables::deliveries;
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
-use serde::Deserialize as _;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +39,8 @@ const IDLE: Duration = Duration::from_secs(60);
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
 /// Tries of a change whose config imports orbs that cannot be fetched, some four minutes; then its pipeline is errored.
 const ORB_TRIES: u32 = 6;
-/// The sentence about a change that says nothing any more.
-const DAMAGED: &str = "it is damaged in the database, or a newer version has stored it: have the forge send the delivery again, or start a pipeline by hand";
+/// Advice about a change that cannot be read any more.
+const SEND_AGAIN: &str = "have the forge send the delivery again, or start a pipeline by hand";
 /// Branches whose history is looked at for the commit that another one was made of.
 const MOST_TIPS: usize = 50;
 /// How long deliveries are kept: longer than any forge sends one again.
@@ -83,12 +82,12 @@ async fn hand_out(
     let working = busy.list();
     let found = state.store.read(move |view| deliveries::due_events(view, &working, now, BATCH)).await?;
     let is_idle = found.is_empty();
-    let mut by_project: BTreeMap<ProjectId, Vec<StoredEvent>> = BTreeMap::new();
+    let mut by_project: BTreeMap<ProjectId, Vec<StoredChange>> = BTreeMap::new();
     for event in found {
         by_project.entry(event.project.clone()).or_default().push(event);
     }
     for (project, events) in by_project {
-        // One that frees its place wakes this loop.
+        // Work that ends frees a place and wakes this loop.
         let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
         let at_work = busy.enter(project);
         let state = state.clone();
@@ -109,19 +108,19 @@ async fn hand_out(
 
 /// End of the work on a change.
 enum End {
-    /// Its pipeline was made, and the change is done with it.
+    /// The pipeline was made, and the change is done with it.
     Started,
-    /// It needs none.
+    /// The change needs no pipeline.
     Skipped(String),
-    /// It gets none, and later changes are decided by that.
+    /// The change gets no pipeline, and later changes are decided by that.
     Unbuilt(String, Unbuilt),
-    /// It cannot be worked off.
+    /// The change cannot be worked off.
     Failed(String),
-    /// It is tried again.
+    /// The change is tried again.
     Later(String),
 }
 
-async fn work_once(state: &Shared, stored: &StoredEvent) {
+async fn work_once(state: &Shared, stored: &StoredChange) {
     let end = match work(state, stored).await {
         Ok(end) => end,
         Err(StoreError::Closed) => return,
@@ -134,7 +133,7 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
         }
         End::Unbuilt(why, because) => {
-            let event = Event::deserialize(&stored.event).ok().map(|event| event.unbuilt(because));
+            let event = stored.event.as_ref().ok().map(|event| event.clone().unbuilt(because));
             let write = move |tx: &Tx<'_>| {
                 if let Some(event) = &event {
                     deliveries::set_event(tx, seq, &serde_json::to_value(event)?)?;
@@ -144,7 +143,7 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
             state.store.write(write).await
         }
         End::Failed(why) => {
-            record!(Warn, project = stored.project.as_str(); "a change of a repository was not built: {why}");
+            record!(Warn, project_id = stored.project, change = seq; "a change of a repository was not built: {why}");
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Failed, &why)).await
         }
         End::Later(why) => {
@@ -155,7 +154,9 @@ async fn work_once(state: &Shared, stored: &StoredEvent) {
         }
     };
     if let Err(error) = written {
-        log::error!("failed to write down what became of a change of a repository: {error}");
+        record!(Error, project_id = stored.project, change = seq;
+            "failed to write down what became of a change of a repository: {error}"
+        );
     }
 }
 
@@ -195,9 +196,10 @@ fn about(view: &View, project: &ProjectId, event: &Event) -> Result<Option<About
     }))
 }
 
-async fn work(state: &Shared, stored: &StoredEvent) -> Result<End, StoreError> {
-    let Ok(event) = Event::deserialize(&stored.event) else {
-        return Ok(End::Failed(DAMAGED.to_owned()));
+async fn work(state: &Shared, stored: &StoredChange) -> Result<End, StoreError> {
+    let event = match &stored.event {
+        Ok(event) => event.clone(),
+        Err(unreadable) => return Ok(End::Failed(format!("{unreadable}: {SEND_AGAIN}"))),
     };
     let (id, of) = (stored.project.clone(), event.clone());
     let Some(about) = state.store.read(move |view| about(view, &id, &of)).await? else {
@@ -222,7 +224,7 @@ fn path(settings: &ProjectSettings) -> Option<String> {
 
 async fn work_push(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     push: &Push,
     about: &About,
@@ -233,7 +235,7 @@ async fn work_push(
         (None, Some(tag)) => Reference::Tag(tag.to_owned()),
         (None, None) => return Ok(End::Failed("it is no branch and no tag".to_owned())),
     };
-    // Its pull request may have waited as well when it came.
+    // The pull request may have waited as well when the push came.
     let (id, of, place) = (stored.project.clone(), push.clone(), stored.seq);
     if let Some(branch) = push.branch()
         && state.store.read(move |view| is_built_by_pull(view, &id, &of, Some(place))).await?
@@ -299,7 +301,7 @@ async fn work_push(
 /// then is compared, the default one first.
 async fn was_there(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     push: &Push,
     about: &About,
     url: &str,
@@ -340,7 +342,7 @@ async fn was_there(
 
 async fn work_pull(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     pull: &Pull,
     about: &About,
@@ -367,7 +369,7 @@ async fn work_pull(
         Err(error) => return unread(state, stored, event, about, url, error).await,
     };
     if !read.commit.revision.starts_with(&pull.head) {
-        // One forge tells the beginning of the commit only: the branch is elsewhere, or not there yet.
+        // Some forges tell the beginning of the commit only: the branch is elsewhere, or not there yet.
         let why = format!(
             "the branch `{}` of the repository `{url}` is at {}, and not at {}",
             pull.head_branch, read.commit.revision, pull.head
@@ -402,7 +404,7 @@ async fn work_pull(
 /// A schedule builds what its ref points to by now, whatever the message of the commit says.
 async fn work_scheduled(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     due: &Scheduled,
     about: &About,
@@ -427,7 +429,7 @@ async fn work_scheduled(
 /// why; a commit that is not there is awaited for as long, unless its ref has moved on.
 async fn unread(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     about: &About,
     url: &str,
@@ -460,7 +462,7 @@ async fn unread(
 
 async fn start(
     state: &Shared,
-    stored: &StoredEvent,
+    stored: &StoredChange,
     event: &Event,
     about: &About,
     reference: &Reference,
@@ -502,7 +504,7 @@ fn made(
     }
 }
 
-fn trigger_of(stored: &StoredEvent, event: &Event, about: &About) -> Trigger {
+fn trigger_of(stored: &StoredChange, event: &Event, about: &About) -> Trigger {
     let (actor, kind) = match event {
         Event::Push(push) => (push.actor.clone(), TriggerType::Webhook),
         Event::Pull(pull) => (pull.actor.clone(), TriggerType::Webhook),

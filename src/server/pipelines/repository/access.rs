@@ -139,7 +139,7 @@ mod tests {
                 && made.join("ssh_config").exists()
         );
         runtime.block_on(async { drop(files) });
-        // It ends what it was given, or drops it.
+        // The end of the runtime ends the removal that it was given, or drops it.
         drop(runtime);
         assert!(!made.exists());
     }

@@ -21,7 +21,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// As git names it.
+    /// The name of the protocol in git.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Https => "https",

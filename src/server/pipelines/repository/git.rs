@@ -1,4 +1,4 @@
-//! One git command: no shell, no questions, a deadline, bounded output.
+//! A git command: no shell, no questions, a deadline, bounded output.
 
 use crate::server::pipelines::repository::access::Files;
 use crate::server::pipelines::repository::address::Protocol;
@@ -204,7 +204,7 @@ impl MirrorGit {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Its helpers (ssh, git-remote-https) end with it.
+            // Helpers of git (ssh, git-remote-https) end with it.
             .process_group(0)
             .kill_on_drop(true);
         command

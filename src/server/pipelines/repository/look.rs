@@ -97,7 +97,7 @@ impl Mirrors {
         if git.prepare().await.is_err() {
             return false;
         }
-        // One that is gone spoils the whole fetch: then the first has to do.
+        // A tip that is gone spoils the whole fetch: then the first has to do.
         for tips in [tips, &tips[..1]] {
             let mut fetch = vec!["fetch", "--quiet", "--no-tags", DEPTH, "--", url];
             fetch.extend(tips.iter().map(String::as_str));
@@ -152,7 +152,7 @@ fn advertised(mut bytes: &[u8]) -> Option<Vec<ListedRef>> {
         }
         let line = std::str::from_utf8(bytes.get(4..length)?).ok()?;
         bytes = bytes.get(length..)?;
-        // What the repository is able to do stands behind the first.
+        // The first line names the abilities of the repository behind a zero byte.
         let line = line.split('\0').next().unwrap_or_default().trim_end_matches('\n');
         let (object, name) = line.split_once(' ')?;
         if name.starts_with("refs/heads/") || name.starts_with("refs/tags/") {

@@ -81,7 +81,7 @@ impl Reference {
         }
     }
 
-    /// Its kind and its name, for messages.
+    /// Kind and name of the reference, for messages.
     fn said(&self) -> (&'static str, &str) {
         match self {
             Reference::Branch(name) => ("branch", name),
@@ -208,7 +208,7 @@ impl Mirrors {
 
     fn turn(&self, project: &str) -> Turn {
         let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that wait or work hold a clone.
+        // Calls that wait or work hold a clone.
         busy.retain(|_, turn| Arc::strong_count(turn) > 1);
         Arc::clone(busy.entry(project.to_owned()).or_default())
     }

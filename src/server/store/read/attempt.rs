@@ -1,5 +1,6 @@
-//! The newest attempts of a job's tasks, and their steps. Nothing here is SQLite's own but booleans in
-//! integers.
+//! The newest attempts of a job's tasks, and their steps.
+//!
+//! Only SQLite: nothing.
 
 use crate::protocol::{FIRST_BESIDE, TaskId};
 use crate::server::ids::JobId;
@@ -17,11 +18,11 @@ pub struct Attempt {
     pub node_index: u32,
     /// Status of the attempt.
     pub status: TaskState,
-    /// Its steps, in order.
+    /// Steps of the attempt, in order.
     pub steps: Vec<StepRow>,
 }
 
-/// One step record.
+/// A step record.
 #[derive(Clone, Debug)]
 pub struct StepRow {
     /// Number of the record.

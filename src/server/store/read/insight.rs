@@ -1,7 +1,7 @@
 //! Runs of workflows and jobs over time, and tests that sometimes fail. What is looked at is bounded: the newest pipelines
 //! of one project, and of tests the newest jobs that ran more than once on the same code.
 //!
-//! SQLite's own: a column beside `max` is that of the row that has it; sums of truth values.
+//! Only SQLite: a column beside `max` is that of the row that has it; truth values are integers, which are added up.
 
 use crate::server::ids::{JobId, ProjectId, WorkflowId};
 use crate::server::store::status::{JobStatus, JobType, TestResult, WorkflowStatus};
@@ -18,9 +18,9 @@ const MOST_JOBS_WITH_TESTS: u32 = 100;
 /// Branches whose pipelines are looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Branches {
-    /// All, and tags.
+    /// All branches, and tags.
     All,
-    /// One of them.
+    /// The branch of this name.
     Only(String),
     /// The default branch, and pipelines of configs that were sent along without a branch or a tag.
     Default(String),

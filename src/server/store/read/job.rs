@@ -1,12 +1,11 @@
-//! Jobs.
+//! Jobs, as the API and the pages show them.
 //!
 //! A job of a rerun that keeps an earlier result has that job's number; its tasks, artifacts and tests
 //! are those of [`Job::ran_as`].
 //!
-//! SQLite's own: `->` and `->>` for the contexts and the executor inside a definition, LIMIT with OFFSET in that order,
-//! `json_each` for the list of statuses (elsewhere an array parameter).
+//! Only SQLite: `->` for the contexts and the executor inside a definition, `json_each` for the list of statuses (elsewhere an array parameter).
 
-use crate::config::Requirement;
+use crate::config::{ExecutorKind, Requirement};
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId, WorkspaceId};
 use crate::server::store::json::{Json, Message};
 use crate::server::store::read::project::{PROJECT, ProjectRef};
@@ -40,8 +39,8 @@ pub struct Job {
     pub project: ProjectRef,
     /// Name of the class in whose queue its tasks wait.
     pub resource_class: Option<String>,
-    /// `machine`, `docker` or `macos`: what its steps run in.
-    pub executor: String,
+    /// Kind of what its steps run in; `None`: it has no steps.
+    pub executor: Option<ExecutorKind>,
     /// Number of tasks.
     pub parallelism: u32,
     /// Sentences for people about how it went.
@@ -75,7 +74,7 @@ fn query(rest: &str) -> String {
             j.resource_class, j.parallelism, j.messages, j.requires, j.definition -> '$.contexts', j.created_at_ms,
             j.queued_at_ms, j.started_at_ms, j.stopped_at_ms, j.canceled_by, j.approved_by, coalesce(j.reused_from, j.id),
             EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = coalesce(j.reused_from, j.id) AND t.status = ?1),
-            j.definition ->> '$.kind.executor.type', {PROJECT}
+            j.definition -> '$.kind.executor.type', {PROJECT}
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id JOIN projects r ON r.id = j.project_id {rest}"
     )
 }
@@ -105,11 +104,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Job> {
         approved_by: row.get(19)?,
         ran_as: row.get(20)?,
         ran_out_of_time: row.get(21)?,
-        executor: match row.get_ref(22)?.as_str_or_null()?.unwrap_or("machine") {
-            // The hosted service has machines as well.
-            "hosted_machine" => "machine".to_owned(),
-            word => word.to_owned(),
-        },
+        executor: row.get::<_, Option<Json<_>>>(22)?.map(|kind| kind.0),
         project: ProjectRef::from_row(row, 23)?,
     })
 }

@@ -1,4 +1,6 @@
-//! Organisations. Nothing here is SQLite's own.
+//! Organisations, which own projects and contexts.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::OrganisationId;
 use crate::server::store::{Error, View};
@@ -11,7 +13,7 @@ pub struct Organisation {
     pub id: OrganisationId,
     /// Short name of the version control system, such as `gh`.
     pub vcs: String,
-    /// Its name there.
+    /// Name of the organisation in that system.
     pub name: String,
 }
 

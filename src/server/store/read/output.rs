@@ -2,10 +2,11 @@
 //! the last of its output has arrived, and whoever follows the output stops at the end: it is shown after
 //! the last byte.
 //!
-//! Nothing here is SQLite's own.
+//! Only SQLite: nothing.
 
 use crate::protocol::TaskId;
 use crate::server::ids::JobId;
+use crate::server::store::json::Json;
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -43,7 +44,7 @@ pub struct StepOutput {
     pub step: u32,
     /// The amount that there will be.
     pub extent: Extent,
-    /// It was too old and has been removed.
+    /// Whether the output was too old and has been removed.
     pub is_gone: bool,
 }
 
@@ -76,8 +77,8 @@ pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<M
 pub fn output_times(view: &View, task: &TaskId, step: u32) -> Result<Vec<(u64, Millis)>, Error> {
     let mut query =
         view.sql().prepare_cached("SELECT output_times FROM steps WHERE task_id = ?1 AND step = ?2")?;
-    let times = query.query_row(params![task, step], |row| row.get::<_, Option<String>>(0)).optional()?;
-    Ok(times.flatten().map(|times| serde_json::from_str(&times)).transpose()?.unwrap_or_default())
+    let times = query.query_row(params![task, step], |row| row.get::<_, Option<Json<_>>>(0)).optional()?;
+    Ok(times.flatten().map_or_else(Vec::new, |times| times.0))
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-//! People, as others see them. Nothing here is SQLite's own.
+//! People, as others see them.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::UserId;
 use crate::server::store::{Error, View};

@@ -1,6 +1,6 @@
 //! Pipelines, one and many.
 //!
-//! SQLite's own: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
+//! Only SQLite: `group_concat`, and `json_each` and `json_array_length` for the list of projects (elsewhere
 //! an array parameter); flags are integers.
 
 use crate::server::ids::{OrganisationId, PipelineId, ProjectId, UserId};
@@ -111,7 +111,7 @@ impl Cursor {
     }
 }
 
-/// One page, newest first.
+/// A page of pipelines, newest first.
 #[derive(Clone, Debug)]
 pub struct Listed {
     /// Pipelines, at most as many as were asked for.
@@ -254,7 +254,7 @@ pub struct Configs {
     pub processed: String,
     /// The config that continued to `source`, of a setup pipeline that was continued.
     pub setup_source: Option<String>,
-    /// The same, as it was compiled.
+    /// The config of `setup_source` as it was compiled.
     pub setup_processed: Option<String>,
 }
 

@@ -1,4 +1,6 @@
-//! Projects. Nothing here is SQLite's own.
+//! Projects, as their settings and their lists show them.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::store::{Error, View};

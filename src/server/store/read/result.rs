@@ -1,4 +1,6 @@
-//! Artifacts and test results that jobs left. Nothing here is SQLite's own.
+//! Artifacts and test results that jobs left.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{ArtifactId, JobId};
 use crate::server::store::status::TestResult;
@@ -48,7 +50,7 @@ pub fn artifact_content(view: &View, id: &ArtifactId) -> Result<Option<Content>,
     Ok(row.optional()?)
 }
 
-/// One test case of the results of a job.
+/// A test case of the results of a job.
 #[derive(Clone, Debug)]
 pub struct Test {
     /// Name of the case.

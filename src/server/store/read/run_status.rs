@@ -1,4 +1,6 @@
-//! The status of a pipeline's workflows together. Nothing here is SQLite's own.
+//! The status of a pipeline's workflows together.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::store::status::{PipelineState, WorkflowStatus};
 

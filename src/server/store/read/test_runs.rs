@@ -1,6 +1,6 @@
 //! Tests over the newest runs of a workflow.
 //!
-//! SQLite only: nothing.
+//! Only SQLite: nothing.
 
 use crate::server::ids::WorkflowId;
 use crate::server::store::read::Runs;

@@ -1,6 +1,6 @@
 //! Why a job waits for a runner.
 //!
-//! SQLite's own: `json_each` over the kinds of task that a runner takes.
+//! Only SQLite: `json_each` over the kinds of task that a runner takes.
 
 use crate::protocol::TaskKind;
 use crate::server::ids::JobId;
@@ -29,7 +29,7 @@ pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Er
 /// The last attempt that a runner gave back, or did not begin, before the task that waits.
 struct GivenBack {
     told: String,
-    /// Its runner pauses, which already explains why it does not ask.
+    /// Whether its runner pauses, which already explains why it does not ask.
     is_paused: bool,
 }
 

@@ -1,11 +1,11 @@
 //! A pipeline as its watchers see it at one moment.
 //!
-//! SQLite's own: `json_extract` for a job's last message.
+//! Only SQLite: `json_extract` for a job's last message; truth values are integers, with 0 where there is none.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, PipelineId, WorkflowId};
 use crate::server::store::read::output::{EXTENT, Extent};
-use crate::server::store::status::{JobStatus, StepState, TaskState, WorkflowStatus};
+use crate::server::store::status::{JobStatus, MessageKind, StepState, TaskState, WorkflowStatus};
 use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{Row, params};
@@ -53,8 +53,10 @@ pub struct WatchedJob {
     pub started_at: Option<Millis>,
     /// Time at which it ended.
     pub stopped_at: Option<Millis>,
-    /// The first sentence about how it went.
+    /// The last sentence about how it went.
     pub message: Option<String>,
+    /// How that sentence is meant.
+    pub message_kind: Option<MessageKind>,
     /// Whether it was to be queued, and ended because no runner may take it.
     pub cannot_run: bool,
 }
@@ -102,7 +104,7 @@ pub fn present(view: &View, pipeline: &PipelineId) -> Result<Present, Error> {
         "SELECT j.id, j.workflow_id, j.name, j.status, j.started_at_ms, j.stopped_at_ms,
             json_extract(j.messages, '$[#-1].message'), 
             coalesce(j.status = j.cannot_run_status AND json_extract(j.messages, '$[#-1].message') = j.cannot_run_message, 0),
-            j.parallelism
+            j.parallelism, json_extract(j.messages, '$[#-1].type')
          FROM jobs j JOIN workflows w ON w.id = j.workflow_id WHERE j.pipeline_id = ?1 ORDER BY w.position, j.position",
     )?;
     let jobs = query.query_map([pipeline], job)?.collect::<Result<_, _>>()?;
@@ -137,6 +139,7 @@ fn job(row: &Row<'_>) -> rusqlite::Result<WatchedJob> {
         message: row.get(6)?,
         cannot_run: row.get(7)?,
         parallelism: row.get(8)?,
+        message_kind: row.get(9)?,
     })
 }
 

@@ -1,4 +1,6 @@
-//! Workflows. Nothing here is SQLite's own but booleans in integers.
+//! Workflows, as the API and the pages show them.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{JobId, PipelineId, UserId, WorkflowId};
 use crate::server::store::read::project::{PROJECT, ProjectRef};

@@ -1,11 +1,12 @@
 //! Caches and workspace layers: rows that name uploads, found and forgotten.
 //!
 //! Only SQLite: `INSERT OR IGNORE` for caches and `INSERT OR REPLACE` for layers; `rowid` breaks ties of caches
-//! of one millisecond; EXISTS gives an integer.
+//! of one millisecond.
 
 use crate::config::Requirement;
 use crate::protocol::{Archive, Cache, CacheRecord, LayerRecord, TaskId};
 use crate::server::ids::{CacheId, JobId, LayerId, ProjectId};
+use crate::server::store::json::Json;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -148,7 +149,7 @@ pub fn insert_layer(
 pub struct Persisting {
     /// Id of the job.
     pub id: JobId,
-    /// Its name in the workflow.
+    /// Name of the job in the workflow.
     pub name: String,
     /// The job whose result it keeps, else itself.
     pub ran_as: JobId,
@@ -169,7 +170,7 @@ pub fn jobs_around(view: &View, job: &JobId) -> Result<Vec<Persisting>, Error> {
             id: row.get(0)?,
             name: row.get(1)?,
             ran_as: row.get(2)?,
-            requires: serde_json::from_str(&row.get::<_, String>(3)?)?,
+            requires: row.get::<_, Json<_>>(3)?.0,
         });
     }
     Ok(jobs)

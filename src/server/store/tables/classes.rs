@@ -63,7 +63,7 @@ pub struct Instance {
     pub class: String,
     /// Name of its host.
     pub hostname: String,
-    /// Its own name; unique in the class.
+    /// Name of the runner; unique in the class.
     pub name: String,
     /// Time of its first call.
     pub first_connected: Millis,

@@ -1,8 +1,9 @@
 //! Contexts, their restrictions, and what is known of a job that wants to use them.
 //!
-//! Only SQLite: nothing. JSON columns are read as a whole and parsed here.
+//! Only SQLite: nothing.
 
 use crate::server::ids::{ContextId, JobId, OrganisationId, ProjectId, RestrictionId};
+use crate::server::store::json::Json;
 use crate::server::store::status::RestrictionKind;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -17,7 +18,7 @@ pub struct Context {
     pub id: ContextId,
     /// Organisation that owns the context.
     pub organisation: OrganisationId,
-    /// Its name; unique in the organisation.
+    /// Name of the context; unique in the organisation.
     pub name: String,
     /// Time of its making.
     pub created_at: Millis,
@@ -147,8 +148,7 @@ pub fn list_names_of_job(view: &View, job: &JobId) -> Result<Vec<String>, Error>
     let mut query = view.sql().prepare_cached("SELECT definition FROM jobs WHERE id = ?1")?;
     let mut rows = query.query([job])?;
     let row = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
-    let text = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
-    Ok(serde_json::from_str::<Uses>(text)?.contexts)
+    Ok(row.get::<_, Json<Uses>>(0)?.0.contexts)
 }
 
 /// Reads the facts about a job that restrictions look at.
@@ -163,8 +163,8 @@ pub fn facts_of_job(view: &View, job: &JobId) -> Result<RestrictionFacts, Error>
         project: row.get(0)?,
         organisation: row.get(1)?,
         owner_slug: row.get(2)?,
-        values: serde_json::from_str(&row.get::<_, String>(3)?)?,
-        parameters: serde_json::from_str(&row.get::<_, String>(4)?)?,
+        values: row.get::<_, Json<_>>(3)?.0,
+        parameters: row.get::<_, Json<_>>(4)?.0,
     })
 }
 

@@ -2,17 +2,15 @@
 //!
 //! Only SQLite: `json_each` for the list of busy projects, `LIMIT -1` with OFFSET, `INDEXED BY`, without which all changes
 //! there are would be looked at, `last_insert_rowid` for the number of a delivery (elsewhere RETURNING);
-//! flags are integers. Changes are JSON in a text column: one that is damaged is read as null, so that it is in the way of
-//! no other.
+//! flags are integers.
 
 use crate::server::ids::{PipelineId, ProjectId};
-use crate::server::store::json::Json;
+use crate::server::store::json::{DamagedColumn, Json, json_or_why};
 use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 /// Refused deliveries of a project that are kept.
 const MOST_REFUSED: u32 = 50;
@@ -63,15 +61,15 @@ pub struct ShownDelivery {
     pub sentence: String,
 }
 
-/// A change of a ref or of a pull request.
+/// A change of a ref or of a pull request; `E` is the form of whoever stored it.
 #[derive(Clone, Debug)]
-pub struct StoredEvent {
+pub struct StoredEvent<E> {
     /// Identifies it; changes are worked off in this order.
     pub seq: i64,
     /// Project whose repository changed.
     pub project: ProjectId,
-    /// The change, in the form of whoever stored it; null where it cannot be read any more.
-    pub event: Value,
+    /// The change. Damage in one is in the way of no other: whoever works it off ends it.
+    pub event: Result<E, DamagedColumn>,
     /// Time of its coming.
     pub at: Millis,
     /// How far the change is worked off.
@@ -87,15 +85,11 @@ pub struct StoredEvent {
 const EVENT: &str =
     "SELECT seq, project_id, event, at_ms, state, attempts, sentence, pipeline_id FROM forge_events";
 
-fn event_row(row: &Row<'_>) -> rusqlite::Result<StoredEvent> {
+fn event_row<E: DeserializeOwned>(row: &Row<'_>) -> rusqlite::Result<StoredEvent<E>> {
     Ok(StoredEvent {
         seq: row.get(0)?,
         project: row.get(1)?,
-        // A damaged one reads as null, which is no event: whoever works it off ends it with that sentence.
-        event: row
-            .get_ref(2)?
-            .as_bytes()
-            .map_or(Value::Null, |text| serde_json::from_slice(text).unwrap_or_default()),
+        event: json_or_why(row, 2)?,
         at: row.get(3)?,
         state: row.get(4)?,
         attempts: row.get(5)?,
@@ -193,7 +187,7 @@ pub struct NewEvent<'a> {
     /// Branch and commit that it would build.
     pub builds: Option<&'a str>,
     /// The change itself: its form is for whoever works it off.
-    pub event: &'a Value,
+    pub event: &'a serde_json::Value,
     /// State that it is stored in: waiting, or decided already.
     pub state: EventState,
     /// A sentence about what became of it, where that is decided.
@@ -252,12 +246,12 @@ fn of_ref_sql() -> String {
 }
 
 /// The changes of a ref or a pull request that came since, the oldest first; the newest of them where they are very many.
-pub fn of_ref(
+pub fn of_ref<E: DeserializeOwned>(
     view: &View,
     project: &ProjectId,
     reference: &str,
     since: Millis,
-) -> Result<Vec<StoredEvent>, Error> {
+) -> Result<Vec<StoredEvent<E>>, Error> {
     let mut query = view.sql().prepare_cached(&of_ref_sql())?;
     let (first, end) = keys_of_ref(reference);
     let rows = query.query_map(params![project, first, end, since, MOST_OF_A_REF], event_row)?;
@@ -291,12 +285,12 @@ fn building_sql() -> String {
 
 /// The changes that build a branch at a commit and wait, or were built, the newest first. Commits may be told by their first
 /// 12 digits only, and are compared by them; with none of them all of the branch are meant.
-pub fn building(
+pub fn building<E: DeserializeOwned>(
     view: &View,
     project: &ProjectId,
     branch: &str,
     commit: &str,
-) -> Result<Vec<StoredEvent>, Error> {
+) -> Result<Vec<StoredEvent<E>>, Error> {
     let first = format!("{branch} {}", commit.get(..12).unwrap_or(commit));
     // Behind all hexadecimal digits.
     let end = format!("{first}g");
@@ -307,12 +301,12 @@ pub fn building(
 }
 
 /// The changes that wait and whose time has come, in the order of their coming; none of the busy projects.
-pub fn due_events(
+pub fn due_events<E: DeserializeOwned>(
     view: &View,
     busy: &[ProjectId],
     now: Millis,
     most: u32,
-) -> Result<Vec<StoredEvent>, Error> {
+) -> Result<Vec<StoredEvent<E>>, Error> {
     let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
     Ok(query.query_map(params![now, busy, most], event_row)?.collect::<Result<_, _>>()?)
@@ -345,7 +339,7 @@ pub fn finish_event(tx: &Tx<'_>, seq: i64, state: EventState, sentence: &str) ->
 }
 
 /// Puts a change in another form.
-pub fn set_event(tx: &Tx<'_>, seq: i64, event: &Value) -> Result<(), Error> {
+pub fn set_event(tx: &Tx<'_>, seq: i64, event: &serde_json::Value) -> Result<(), Error> {
     let sql = "UPDATE forge_events SET event = ?2 WHERE seq = ?1";
     tx.sql().prepare_cached(sql)?.execute(params![seq, event.to_string()])?;
     Ok(())
@@ -370,7 +364,11 @@ pub fn postpone_event(tx: &Tx<'_>, seq: i64, sentence: &str, until: Millis) -> R
 }
 
 /// The changes of a delivery to a project that started nothing, in their order.
-pub fn without_pipeline(view: &View, project: &ProjectId, delivery: i64) -> Result<Vec<StoredEvent>, Error> {
+pub fn without_pipeline<E: DeserializeOwned>(
+    view: &View,
+    project: &ProjectId,
+    delivery: i64,
+) -> Result<Vec<StoredEvent<E>>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
         "{EVENT} WHERE delivery_seq = ?2 AND project_id = ?1 AND state IN (?3, ?4) ORDER BY seq"
     ))?;
@@ -427,7 +425,12 @@ pub fn list(view: &View, project: &ProjectId, most: u32) -> Result<Vec<ShownDeli
 
 /// The changes of a delivery, at most so many behind the first `passed`: those that failed before those that wait, then those
 /// that were skipped, those that have a pipeline last.
-pub fn events_of(view: &View, delivery: i64, passed: u32, most: u32) -> Result<Vec<StoredEvent>, Error> {
+pub fn events_of<E: DeserializeOwned>(
+    view: &View,
+    delivery: i64,
+    passed: u32,
+    most: u32,
+) -> Result<Vec<StoredEvent<E>>, Error> {
     let mut query = view.sql().prepare_cached(&format!(
         "{EVENT} WHERE delivery_seq = ?1 ORDER BY state <> ?4, state <> ?5, state <> ?6, seq LIMIT ?3 OFFSET ?2"
     ))?;
@@ -500,5 +503,36 @@ mod tests {
             Ok(counted)
         });
         assert_eq!(counted.unwrap(), [1]);
+    }
+
+    #[test]
+    fn a_change_that_cannot_be_read_is_in_the_way_of_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let due = store.write_blocking(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            tx.sql().execute_batch(
+                "INSERT INTO forge_deliveries (project_id, delivery, source, event, received_at_ms, verdict, sentence)
+                 SELECT id, 'd', 'webhook', 'push', 0, 'accepted', '' FROM projects",
+            )?;
+            for event in ["7", "{", "null", "8"] {
+                tx.sql().execute(
+                    "INSERT INTO forge_events (delivery_seq, project_id, key, event, at_ms, not_before_ms, state, sentence,
+                        pipeline_id)
+                     SELECT seq, project_id, ?1, ?1, 0, 0, 'waiting', '', ?1 FROM forge_deliveries",
+                    [event],
+                )?;
+            }
+            due_events::<u8>(tx, &[], Millis(0), 10)
+        });
+        let due: Vec<_> =
+            due.unwrap().into_iter().map(|one| one.event.map_err(|why| why.to_string())).collect();
+        assert_eq!((due[0].clone(), due[3].clone()), (Ok(7), Ok(8)));
+        for damaged in &due[1..3] {
+            assert!(
+                damaged.as_ref().is_err_and(|why| why.contains("damaged in the database")),
+                "{damaged:?}"
+            );
+        }
     }
 }

@@ -19,7 +19,7 @@ const MOST: usize = 500;
 /// A class, as far as its operator decides and its queue goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
-    /// Its runners get no tasks.
+    /// Whether its runners get no tasks.
     pub is_paused: bool,
     /// Longest time that a task may wait, in milliseconds.
     pub wait_limit_ms: Option<u64>,
@@ -36,9 +36,9 @@ pub struct Fleet {
 /// A runner, as far as its operator decides and its task goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerAtWork {
-    /// It gets no tasks.
+    /// Whether the runner gets no tasks.
     pub is_paused: bool,
-    /// Its task.
+    /// The task that the runner has now.
     pub task: Option<TaskAtWork>,
 }
 
@@ -104,10 +104,13 @@ pub fn is_paused(view: &View, class: &ResourceClassId, name: &str) -> Result<boo
     Ok(query.exists(params![class, name])?)
 }
 
-/// Pauses a class or lets it go on.
-pub fn pause_class(tx: &Tx<'_>, id: &ResourceClassId, is_paused: bool) -> Result<(), Error> {
-    tx.sql().execute("UPDATE resource_classes SET is_paused = ?2 WHERE id = ?1", params![id, is_paused])?;
-    Ok(())
+/// Pauses a class or lets it go on. False where that changes nothing.
+pub fn pause_class(tx: &Tx<'_>, id: &ResourceClassId, is_paused: bool) -> Result<bool, Error> {
+    let changed = tx.sql().execute(
+        "UPDATE resource_classes SET is_paused = ?2 WHERE id = ?1 AND is_paused <> ?2",
+        params![id, is_paused],
+    )?;
+    Ok(changed > 0)
 }
 
 /// Pauses a runner or lets it go on. False when there is no such runner.
@@ -127,18 +130,30 @@ pub fn set_wait_limit(tx: &Tx<'_>, id: &ResourceClassId, limit: Option<Duration>
     Ok(())
 }
 
-/// Tasks that have waited longer than their class lets them, with that limit, oldest first; not all at once.
-pub fn overdue(view: &View, now: Millis) -> Result<Vec<(TaskRow, Duration)>, Error> {
+/// A task that may have waited too long, and the limit of its class.
+#[derive(Clone, Debug)]
+pub struct WaitingTask {
+    /// Row of the task.
+    pub row: TaskRow,
+    /// Longest time that a task of the class may wait.
+    pub limit: Duration,
+    /// Runners of the class get no tasks.
+    pub is_class_paused: bool,
+}
+
+/// Tasks for which the limit of their class on waiting is over, oldest first; not all at once.
+pub fn overdue(view: &View, now: Millis) -> Result<Vec<WaitingTask>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT name, wait_limit_ms FROM resource_classes WHERE wait_limit_ms IS NOT NULL AND NOT is_paused",
+        "SELECT name, wait_limit_ms, is_paused FROM resource_classes WHERE wait_limit_ms IS NOT NULL AND NOT is_paused",
     )?;
-    let limits = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?)))?;
+    let limits = query.query_map([], |row| {
+        Ok((row.get::<_, String>(0)?, Duration::from_millis(row.get(1)?), row.get::<_, bool>(2)?))
+    })?;
     let mut found = Vec::new();
-    for limit in limits {
-        let (class, limit) = limit?;
-        let limit = Duration::from_millis(limit);
-        let late = tasks::queued_before(view, &class, now.minus(limit), MOST)?;
-        found.extend(late.into_iter().map(|row| (row, limit)));
+    for class in limits {
+        let (class, limit, is_class_paused) = class?;
+        let late = tasks::waiting_since_before(view, &class, now.minus(limit), MOST)?;
+        found.extend(late.into_iter().map(|row| WaitingTask { row, limit, is_class_paused }));
     }
     Ok(found)
 }

@@ -1,6 +1,7 @@
 //! Projects and their forges: connections, sealed secrets, refs as they were last seen, open pull requests.
 //!
-//! Only SQLite: `IS` between values that may be absent (elsewhere IS NOT DISTINCT FROM); flags are integers.
+//! Only SQLite: `IS` between values that may be absent (elsewhere IS NOT DISTINCT FROM); flags are integers,
+//! which are set to what a comparison gives: truth values are integers.
 
 use crate::server::ids::ProjectId;
 use crate::server::store::status::Forge;

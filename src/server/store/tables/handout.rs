@@ -5,6 +5,7 @@
 use crate::config::WorkflowJob;
 use crate::protocol::TaskId;
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
+use crate::server::store::json::Json;
 use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::{Error, View};
 
@@ -90,7 +91,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         job: row.get(2)?,
         job_name: row.get(3)?,
         job_number: row.get(4)?,
-        definition: serde_json::from_str(&row.get::<_, String>(5)?)?,
+        definition: row.get::<_, Json<_>>(5)?.0,
         has_test_timings: row.get(6)?,
         workflow: row.get(7)?,
         workspace: row.get(8)?,
@@ -111,6 +112,6 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         vcs: row.get(20)?,
         org: row.get(21)?,
         repo: row.get(22)?,
-        pull: row.get::<_, Option<String>>(23)?.map(|text| serde_json::from_str(&text)).transpose()?,
+        pull: row.get::<_, Option<Json<_>>>(23)?.map(|pull| pull.0),
     })
 }

@@ -1,6 +1,6 @@
 //! Runners that were seen.
 //!
-//! Only SQLite: flags are integers.
+//! Only SQLite: flags are integers, of which the largest is taken; truth values are integers, with 0 where there is none.
 
 use crate::protocol::ClaimRequest;
 use crate::server::ids::ResourceClassId;

@@ -5,6 +5,7 @@
 use crate::config::{Requirement, WorkflowJob};
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::store::json::Json;
 use crate::server::store::status::{JobStatus, JobType, Kind, MessageKind};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -19,7 +20,7 @@ pub struct NewJob<'a> {
     pub pipeline: &'a PipelineId,
     /// The project of that pipeline.
     pub project: &'a ProjectId,
-    /// Its place in the workflow, from 0.
+    /// Place of the job in the workflow, from 0.
     pub position: usize,
     /// The job as it was compiled.
     pub definition: &'a WorkflowJob,
@@ -124,7 +125,7 @@ pub fn insert_again(
 pub struct NodeRow {
     /// Id of the job.
     pub id: JobId,
-    /// Its name in the workflow.
+    /// Name of the job in the workflow.
     pub name: String,
     /// The kind of its node.
     pub kind: JobType,
@@ -149,7 +150,7 @@ pub fn nodes(view: &View, workflow: &WorkflowId) -> Result<Vec<NodeRow>, Error> 
             name: row.get(1)?,
             kind: row.get(2)?,
             status: row.get(3)?,
-            requires: serde_json::from_str(&row.get::<_, String>(4)?)?,
+            requires: row.get::<_, Json<_>>(4)?.0,
             waits_for_key: row.get(5)?,
         });
     }
@@ -314,6 +315,17 @@ pub fn approve(
     Ok(found > 0)
 }
 
+/// The kind and the status of a job of a workflow.
+pub fn kind_and_status(
+    view: &View,
+    workflow: &WorkflowId,
+    job: &JobId,
+) -> Result<Option<(JobType, JobStatus)>, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT kind, status FROM jobs WHERE id = ?2 AND workflow_id = ?1")?;
+    Ok(query.query_row(params![workflow, job], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
 /// Notes who asked to cancel a job.
 pub fn set_canceled_by(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>) -> Result<(), Error> {
     tx.sql().prepare_cached("UPDATE jobs SET canceled_by = ?2 WHERE id = ?1")?.execute(params![job, by])?;
@@ -331,7 +343,7 @@ pub fn add_message(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -
 
 /// Adds a message that people see with the job, unless it is there already. False when it is.
 pub fn add_message_once(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<bool, Error> {
-    // As it stands in the list.
+    // The list has the message as a JSON string.
     let text = serde_json::to_string(message)?;
     let mut query =
         tx.sql().prepare_cached("SELECT 1 FROM jobs WHERE id = ?1 AND instr(messages, ?2) > 0")?;
@@ -346,7 +358,5 @@ pub fn definition_of_task(view: &View, task: &TaskId) -> Result<(ProjectId, Work
     let mut query = view.sql().prepare_cached(
         "SELECT t.project_id, j.definition FROM tasks t JOIN jobs j ON j.id = t.job_id WHERE t.id = ?1",
     )?;
-    let (project, definition): (ProjectId, String) =
-        query.query_row([task], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok((project, serde_json::from_str(&definition)?))
+    Ok(query.query_row([task], |row| Ok((row.get(0)?, row.get::<_, Json<_>>(1)?.0)))?)
 }

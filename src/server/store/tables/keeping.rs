@@ -1,7 +1,7 @@
 //! Removal of rows that are old, or of projects with too many of them, a few at a time, so that no other write
 //! waits long.
 //!
-//! SQLite only: `rowid`, the running sum of a window, and DELETE ... RETURNING.
+//! Only SQLite: `rowid`.
 
 use crate::protocol::TaskId;
 use crate::server::ids::{ArtifactId, CacheId, JobId, PipelineId, ProjectId};
@@ -182,9 +182,9 @@ pub fn evict(
 /// A row that counts against a quota.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Counted {
-    /// A cache.
+    /// A cache, by its id.
     Cache(CacheId),
-    /// An artifact.
+    /// An artifact, by its id.
     Artifact(ArtifactId),
 }
 
@@ -251,7 +251,7 @@ mod tests {
             assert!(is_unused_since(tx, &cache, Millis(5))?);
             set_used(tx, &cache, Millis(8))?;
             assert!(!is_unused_since(tx, &cache, Millis(5))?);
-            // One step takes one row only; the next one goes on.
+            // A step takes one row only; the next one goes on.
             assert_eq!(evict(tx, QuotaKind::Caches, &project, 15, 1)?, 10);
             assert_eq!(evict(tx, QuotaKind::Caches, &project, 5, 500)?, 10);
             assert_eq!(ids::<String>(tx, "SELECT id FROM caches ORDER BY id", &[])?, ["a", "c"]);

@@ -4,6 +4,7 @@
 
 use crate::config::DeclaredParameter;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
+use crate::server::store::json::Json;
 use crate::server::store::status::{PipelineState, TriggerType};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -84,14 +85,13 @@ pub fn strangers(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Erro
          WHERE w.id = ?1 AND p.is_untrusted = 1",
     )?;
     let row = query.query_row([workflow], |row| {
-        Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, String>(2)?))
+        Ok((row.get(0)?, row.get::<_, Option<Json<PullFacts>>>(1)?, row.get::<_, Json<_>>(2)?))
     });
-    let Some((actor, pull, values)) = row.optional()? else { return Ok(Vec::new()) };
-    let values: BTreeMap<String, Value> = serde_json::from_str(&values)?;
+    let Some((actor, pull, Json(values))) = row.optional()? else { return Ok(Vec::new()) };
+    let values: BTreeMap<String, Value> = values;
     let author = values.get("pipeline.event.github.pull_request.user.login").and_then(Value::as_str);
-    let pull: Option<PullFacts> = pull.map(|pull| serde_json::from_str(&pull)).transpose()?;
     // The namespace of a person is written with `~` by one forge.
-    let owner = pull.and_then(|pull| Some(pull.fork_owner?.trim_start_matches('~').to_owned()));
+    let owner = pull.and_then(|Json(pull)| Some(pull.fork_owner?.trim_start_matches('~').to_owned()));
     let known: Vec<String> =
         author.map(str::to_owned).into_iter().chain(owner).filter(|login| !login.is_empty()).collect();
     Ok(if known.is_empty() { vec![actor] } else { known })
@@ -104,7 +104,7 @@ pub struct NewPipeline<'a> {
     pub id: &'a PipelineId,
     /// Project that draws its number.
     pub project: &'a ProjectId,
-    /// Its number in the project.
+    /// Number of the pipeline in the project.
     pub number: i64,
     /// State that it begins with.
     pub state: PipelineState,
@@ -115,7 +115,7 @@ pub struct NewPipeline<'a> {
     pub actor: &'a str,
     /// The person in whose name a schedule asked for it.
     pub actor_id: Option<&'a UserId>,
-    /// Its revision, where it has a repository.
+    /// Revision of the pipeline, where it has a repository.
     pub revision: Option<RevisionRow<'a>>,
     /// Parameters as the trigger gave them.
     pub given: &'a BTreeMap<String, Value>,
@@ -129,9 +129,9 @@ pub struct NewPipeline<'a> {
     pub warnings: &'a [String],
     /// Declarations of the parameters.
     pub declared: &'a BTreeMap<String, DeclaredParameter>,
-    /// Its config as it was written.
+    /// The config as it was written.
     pub source: &'a str,
-    /// Its config as it was compiled; empty when it does not compile.
+    /// The config as it was compiled; empty when it does not compile.
     pub processed: &'a str,
     /// Pull requests that its jobs are told of.
     pub pull: Option<&'a PullFacts>,
@@ -222,9 +222,9 @@ pub fn pipeline_of_key(view: &View, hash: &[u8]) -> Result<Option<Pending>, Erro
         project: row.get(1)?,
         is_continued: row.get(2)?,
         created_at: row.get(3)?,
-        values: serde_json::from_str(&row.get::<_, String>(4)?)?,
-        given: serde_json::from_str(&row.get::<_, String>(5)?)?,
-        declared: serde_json::from_str(&row.get::<_, String>(6)?)?,
+        values: row.get::<_, Json<_>>(4)?.0,
+        given: row.get::<_, Json<_>>(5)?.0,
+        declared: row.get::<_, Json<_>>(6)?.0,
     }))
 }
 

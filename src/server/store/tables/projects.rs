@@ -4,6 +4,7 @@
 
 use crate::protocol::TaskId;
 use crate::server::ids::{OrganisationId, ProjectId};
+use crate::server::store::json::Json;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
@@ -185,8 +186,8 @@ pub fn delete_project(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
 /// Reads the settings of a project.
 pub fn settings(view: &View, project: &ProjectId) -> Result<Option<ProjectSettings>, Error> {
     let mut query = view.sql().prepare_cached("SELECT settings FROM projects WHERE id = ?1")?;
-    let stored: Option<String> = query.query_row([project], |row| row.get(0)).optional()?;
-    Ok(stored.map(|text| serde_json::from_str(&text)).transpose()?)
+    let stored = query.query_row([project], |row| row.get::<_, Json<_>>(0)).optional()?;
+    Ok(stored.map(|settings| settings.0))
 }
 
 /// Replaces the settings of a project.

@@ -1,10 +1,11 @@
 //! Statuses of commits on their way to forges: what has changed, what is wanted, what was told.
 //!
 //! Only SQLite: the triggers of `reports.sql`, `json_each` for the list of busy projects, `max` of two values
-//! (elsewhere `greatest`); flags are integers.
+//! (elsewhere `greatest`); flags are integers, which are set to what a comparison gives:
+//! truth values are integers.
 
 use crate::server::ids::{JobId, PipelineId, ProjectId};
-use crate::server::store::json::{Json, Message};
+use crate::server::store::json::{DamagedColumn, Message, json_or_why};
 use crate::server::store::status::{JobStatus, JobType, ReportState, StepState, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -65,7 +66,7 @@ pub struct JobFacts {
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
-    /// The same by its full name.
+    /// Full name of the branch or the tag.
     pub full_reference: String,
 }
 
@@ -107,13 +108,13 @@ pub struct PipelineFacts {
     pub project: ProjectId,
     /// Number in the project.
     pub number: i64,
-    /// Sentences about why it has no workflows.
-    pub errors: Vec<Message>,
+    /// Sentences about why it has no workflows. Damage in them is in the way of no other status.
+    pub errors: Result<Vec<Message>, DamagedColumn>,
     /// Full id of the commit, where it is of one.
     pub revision: Option<String>,
     /// The branch or the tag.
     pub reference: String,
-    /// The same by its full name.
+    /// Full name of the branch or the tag.
     pub full_reference: String,
 }
 
@@ -127,8 +128,7 @@ pub fn pipeline_facts(view: &View, pipeline: &PipelineId) -> Result<Option<Pipel
         Ok(PipelineFacts {
             project: row.get(0)?,
             number: row.get(1)?,
-            // Sentences that are damaged are in the way of no other status.
-            errors: row.get::<_, Json<_>>(2).map(|errors| errors.0).unwrap_or_default(),
+            errors: json_or_why(row, 2)?,
             revision: row.get(3)?,
             reference: row.get(4)?,
             full_reference: row.get(5)?,
@@ -270,7 +270,7 @@ pub fn set_sent(
 /// A status as people see it on its way.
 #[derive(Clone, Debug)]
 pub struct ShownReport {
-    /// The status.
+    /// The status that the forge is told.
     pub report: CommitStatus,
     /// Whether the forge is still to be told of it.
     pub is_due: bool,
@@ -334,4 +334,30 @@ pub fn hurry(tx: &Tx<'_>, project: &ProjectId, now: Millis) -> Result<(), Error>
 pub fn delete_before(tx: &Tx<'_>, before: Millis) -> Result<(), Error> {
     tx.sql().prepare_cached("DELETE FROM forge_reports WHERE since_ms < ?1")?.execute([before])?;
     Ok(())
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
+mod tests {
+    use super::*;
+    use crate::server::store::tables::projects::ensure_project;
+    use crate::server::store::{Store, scene};
+
+    #[test]
+    fn errors_that_cannot_be_read_are_not_taken_for_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
+        let told = store.write_blocking(|tx| {
+            ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            let pipeline = scene::insert_pipeline(tx, 1, "main", Millis(0))?;
+            let mut told = Vec::new();
+            for errors in [r#"[{"type":"config","message":"no such job"}]"#, "[]", "[{", "{}"] {
+                tx.sql().execute("UPDATE pipelines SET errors = ?1", [errors])?;
+                let errors = pipeline_facts(tx, &pipeline)?.unwrap().errors;
+                told.push(errors.map(|all| all.len()).map_err(|why| why.to_string().contains("damaged")));
+            }
+            Ok(told)
+        });
+        assert_eq!(told.unwrap(), [Ok(1), Ok(0), Err(true), Err(true)]);
+    }
 }

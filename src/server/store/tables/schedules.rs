@@ -67,8 +67,8 @@ const SCHEDULE: &str =
 pub struct Damaged {
     /// Identifies it in URLs.
     pub id: ScheduleId,
-    /// Its name for people; empty where that is damaged as well.
-    pub name: String,
+    /// Name of the schedule, for people; `None`: that is damaged as well.
+    pub name: Option<String>,
 }
 
 fn schedule_row(row: &Row<'_>) -> rusqlite::Result<ScheduledPipeline> {
@@ -90,7 +90,7 @@ fn schedule_row(row: &Row<'_>) -> rusqlite::Result<ScheduledPipeline> {
 /// Reads a row, damaged or not: one that is damaged is in the way of no other.
 fn any_row(row: &Row<'_>) -> rusqlite::Result<Result<ScheduledPipeline, Damaged>> {
     let id = row.get(0)?;
-    Ok(schedule_row(row).map_err(|_| Damaged { id, name: row.get(2).unwrap_or_default() }))
+    Ok(schedule_row(row).map_err(|_| Damaged { id, name: row.get(2).ok() }))
 }
 
 /// Reads the schedules of a project, or of all, oldest first, and which of them are damaged.

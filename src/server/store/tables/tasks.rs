@@ -50,19 +50,19 @@ pub struct TaskRow {
     pub protocol: Option<u32>,
     /// How long it may be silent, in milliseconds.
     pub budget_ms: Option<u64>,
-    /// It runs again when the infrastructure fails after it began.
+    /// Whether it runs again when the infrastructure fails after it began.
     pub retries_unsafely: bool,
-    /// Silence counts from here.
+    /// Time from which on silence counts.
     pub lease_until: Option<Millis>,
-    /// It must have begun by then.
+    /// Time by which it must have begun.
     pub begin_until: Option<Millis>,
     /// The agent that has begun.
     pub agent: Option<String>,
-    /// About when it was heard of, while it is unreachable.
+    /// Time about which it was heard of, while it is unreachable.
     pub unreachable_since: Option<Millis>,
-    /// Cancel was asked for.
+    /// Whether a cancel was asked for.
     pub is_canceled: bool,
-    /// A restored backup: an administrator decides.
+    /// Whether it waits for an administrator, after a backup was restored.
     pub is_held: bool,
     /// Times given back by runners, over all attempts.
     pub given_back_by_runners: u32,
@@ -76,6 +76,8 @@ pub struct TaskRow {
     pub avoid_until: Option<Millis>,
     /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it without a break.
+    pub waits_since: Millis,
     /// Number of the event that is expected next.
     pub next_event: u64,
     /// Time at which it entered the queue.
@@ -88,11 +90,11 @@ pub struct TaskRow {
     pub stopped_at: Option<Millis>,
     /// Cause of its end.
     pub ended_by: Option<EndedBy>,
-    /// Nothing takes its place before.
+    /// Time before which nothing takes its place, as long as its agent has not confirmed that it stopped.
     pub fence_until: Option<Millis>,
-    /// Why, for people.
+    /// Reason of its end, for people.
     pub message: Option<String>,
-    /// Its resource class is there no more. No column: it is looked up when the row is read.
+    /// Whether its resource class is gone. No column: it is looked up when the row is read.
     pub is_class_gone: bool,
 }
 
@@ -100,7 +102,7 @@ const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt,
     allocation, nonce, claimed_with, runner_name, machine_id, boot_id, protocol, budget_ms, lease_until_ms,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
-    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind,
+    stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind, waits_since_ms,
     NOT EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = tasks.resource_class)";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
@@ -144,7 +146,8 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         message: row.get(36)?,
         retries_unsafely: row.get(37)?,
         kind: row.get::<_, Kind>(38)?.0,
-        is_class_gone: row.get(39)?,
+        waits_since: row.get(39)?,
+        is_class_gone: row.get(40)?,
     })
 }
 
@@ -233,11 +236,16 @@ pub fn queued_of_class(view: &View, class: &str) -> Result<Vec<TaskRow>, Error> 
     all(view, "WHERE status = ?1 AND resource_class = ?2 ORDER BY seq", params![TaskState::Queued, class])
 }
 
-/// Tasks of a class that have been in its queue since before a time and could be claimed, oldest first.
-pub fn queued_before(view: &View, class: &str, before: Millis, most: usize) -> Result<Vec<TaskRow>, Error> {
+/// Tasks of a class that somebody could claim, and could since before a time, oldest first.
+pub fn waiting_since_before(
+    view: &View,
+    class: &str,
+    before: Millis,
+    most: usize,
+) -> Result<Vec<TaskRow>, Error> {
     all(
         view,
-        "WHERE status = ?1 AND resource_class = ?2 AND queued_at_ms < ?3 AND NOT is_held AND not_before_ms IS NULL
+        "WHERE status = ?1 AND resource_class = ?2 AND waits_since_ms < ?3 AND NOT is_held AND not_before_ms IS NULL
          ORDER BY seq LIMIT ?4",
         params![TaskState::Queued, class, before, most],
     )
@@ -301,12 +309,18 @@ pub fn due(view: &View, now: Millis) -> Result<Vec<TaskRow>, Error> {
     Ok(due)
 }
 
-/// Tasks that runners hold, and those whose fence stands.
+/// Tasks that runners hold, those whose fence stands, and those that wait in a class with a limit to that.
 pub fn timed(view: &View) -> Result<Vec<TaskRow>, Error> {
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let mut timed =
         all(view, "WHERE status IN (?1, ?2, ?3) ORDER BY seq", params![claimed, running, unreachable])?;
     timed.extend(all(view, "INDEXED BY tasks_fenced WHERE fence_until_ms IS NOT NULL ORDER BY seq", [])?);
+    timed.extend(all(
+        view,
+        "WHERE status = ?1 AND resource_class IN (SELECT name FROM resource_classes WHERE wait_limit_ms IS NOT NULL)
+         ORDER BY seq",
+        [TaskState::Queued],
+    )?);
     Ok(timed)
 }
 
@@ -362,9 +376,9 @@ pub fn unreachable_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<String
 /// The fence that keeps a job from its runners.
 #[derive(Clone, Debug)]
 pub struct Fence {
-    /// It stands until then.
+    /// Time until which the fence stands.
     pub until: Millis,
-    /// The job whose task it is.
+    /// The job whose task has the fence.
     pub job: JobId,
 }
 
@@ -412,7 +426,7 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// That of the attempt after this one.
+    /// The place of the attempt after the one of this row.
     pub fn after(row: &'a TaskRow) -> Self {
         Self {
             job: &row.job,
@@ -429,7 +443,7 @@ impl<'a> Place<'a> {
 /// Columns that a task has from the start, before anything happens to it.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// A restored backup: an administrator decides.
+    /// Whether it waits for an administrator, after a backup was restored.
     pub is_held: bool,
     /// Times given back by runners, over all attempts.
     pub given_back_by_runners: u32,
@@ -443,6 +457,8 @@ pub struct Start {
     pub avoid_until: Option<Millis>,
     /// Time about until which the fence of what it replaces stands: nobody gets it before.
     pub not_before: Option<Millis>,
+    /// Time from which on somebody could claim it.
+    pub waits_since: Millis,
 }
 
 /// Adds an attempt at a node to the queue, under an id of its own.
@@ -451,8 +467,8 @@ pub fn insert(tx: &Tx<'_>, place: Place<'_>, start: &Start, now: Millis) -> Resu
         .prepare_cached(
             "INSERT INTO tasks (id, job_id, pipeline_id, project_id, node_index, attempt, resource_class, status,
                 is_canceled, is_held, unclaims, host_unclaims, unsafe_retries, avoid_runner, avoid_until_ms,
-                not_before_ms, next_event, queued_at_ms, kind)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17)",
+                not_before_ms, next_event, queued_at_ms, kind, waits_since_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 0, ?9, ?10, ?11, ?12, ?13, ?14, ?15, 0, ?16, ?17, ?18)",
         )?
         .execute(params![
             new_id(),
@@ -471,7 +487,8 @@ pub fn insert(tx: &Tx<'_>, place: Place<'_>, start: &Start, now: Millis) -> Resu
             start.avoid_until,
             start.not_before,
             now,
-            Kind(place.kind)
+            Kind(place.kind),
+            start.waits_since
         ])?;
     Ok(())
 }
@@ -483,7 +500,8 @@ pub fn update_after_claim(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
         .prepare_cached(
             "UPDATE tasks SET status = ?2, lease_until_ms = ?3, begin_until_ms = ?4, agent = ?5, unreachable_since_ms = ?6,
                 is_canceled = ?7, is_held = ?8, next_event = ?9, started_at_ms = ?10, stopped_at_ms = ?11, ended_by = ?12,
-                fence_until_ms = ?13, message = ?14, not_before_ms = ?15 WHERE id = ?1",
+                fence_until_ms = ?13, message = ?14, not_before_ms = ?15,
+                waits_since_ms = ?16 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -500,7 +518,8 @@ pub fn update_after_claim(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.ended_by,
             row.fence_until,
             row.message,
-            row.not_before
+            row.not_before,
+            row.waits_since
         ])?;
     Ok(())
 }
@@ -513,7 +532,8 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
                 runner_name = ?7, machine_id = ?8, boot_id = ?9, protocol = ?10, budget_ms = ?11, lease_until_ms = ?12,
                 begin_until_ms = ?13, agent = ?14, unreachable_since_ms = ?15, is_canceled = ?16, is_held = ?17,
                 next_event = ?18, claimed_at_ms = ?19, started_at_ms = ?20, stopped_at_ms = ?21, ended_by = ?22,
-                fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26 WHERE id = ?1",
+                fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26,
+                waits_since_ms = ?27 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -541,7 +561,8 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.fence_until,
             row.message,
             row.not_before,
-            row.retries_unsafely
+            row.retries_unsafely,
+            row.waits_since
         ])?;
     Ok(())
 }

@@ -1,4 +1,6 @@
 //! Tokens of organisations for the forge that their projects are at, sealed.
+//!
+//! Only SQLite: nothing.
 
 use crate::server::ids::{OrganisationId, ProjectId};
 use crate::server::store::status::Forge;
@@ -19,7 +21,7 @@ pub struct SealedToken {
     pub username: String,
     /// Whether jobs get it for checkout.
     pub is_for_jobs: bool,
-    /// The token.
+    /// The token, sealed.
     pub sealed: Vec<u8>,
     /// Time of its setting.
     pub updated_at: Millis,

@@ -3,6 +3,7 @@
 //! Only SQLite: flags are integers.
 
 use crate::server::ids::{JobId, PipelineId};
+use crate::server::store::json::Json;
 use crate::server::store::tables::projects::ProjectSettings;
 use crate::server::store::{Error, View};
 use rusqlite::{OptionalExtension, Row};
@@ -16,13 +17,10 @@ pub struct Fork {
     pub gets_secrets: bool,
 }
 
-fn fork_row(row: &Row<'_>) -> rusqlite::Result<(Option<String>, String)> {
-    Ok((row.get(0)?, row.get(1)?))
-}
-
-fn fork((branch, settings): (Option<String>, String)) -> Result<Fork, Error> {
-    let settings: ProjectSettings = serde_json::from_str(&settings)?;
-    let branch = branch.unwrap_or_default();
+fn fork_row(row: &Row<'_>) -> rusqlite::Result<Fork> {
+    let settings: ProjectSettings = row.get::<_, Json<_>>(1)?.0;
+    // A pipeline of a tag has no branch.
+    let branch = row.get::<_, Option<String>>(0)?.unwrap_or_default();
     Ok(Fork { branch, gets_secrets: settings.can_pass_secrets_to_fork_pr_jobs })
 }
 
@@ -32,7 +30,7 @@ pub fn fork_of_pipeline(view: &View, pipeline: &PipelineId) -> Result<Option<For
         "SELECT p.branch, r.settings FROM pipelines p JOIN projects r ON r.id = p.project_id
          WHERE p.id = ?1 AND p.is_untrusted = 1",
     )?;
-    query.query_row([pipeline], fork_row).optional()?.map(fork).transpose()
+    Ok(query.query_row([pipeline], fork_row).optional()?)
 }
 
 /// The fork that a job is of; `None`: it is of none.
@@ -41,5 +39,5 @@ pub fn fork_of_job(view: &View, job: &JobId) -> Result<Option<Fork>, Error> {
         "SELECT p.branch, r.settings FROM jobs j JOIN pipelines p ON p.id = j.pipeline_id
          JOIN projects r ON r.id = p.project_id WHERE j.id = ?1 AND p.is_untrusted = 1",
     )?;
-    query.query_row([job], fork_row).optional()?.map(fork).transpose()
+    Ok(query.query_row([job], fork_row).optional()?)
 }

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, Row, params};
 /// A variable as people see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownVariable {
-    /// Its name; unique in its project or context.
+    /// Name of the variable; unique in its project or context.
     pub name: String,
     /// `xxxx` and the end of the value.
     pub hint: String,

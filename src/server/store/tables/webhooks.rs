@@ -1,7 +1,7 @@
 //! Webhooks that tell others of ended workflows and jobs, and what is on its way to them.
 //!
 //! Only SQLite: the triggers of `hooks.sql`, `json_each` for the list of busy webhooks, the `id` beside `min(at_ms)`,
-//! `LIMIT -1` with OFFSET.
+//! `LIMIT -1` with OFFSET, and a comparison that is compared with a flag: truth values are integers.
 
 use crate::server::ids::{ProjectId, WebhookCallId, WebhookId};
 use crate::server::store::json::Json;
@@ -145,7 +145,7 @@ fn next_sql() -> String {
 
 /// The next call of each webhook whose time has come; none of the busy webhooks.
 pub fn due(view: &View, busy: &[WebhookId], now: Millis, most: u32) -> Result<Vec<WebhookCall>, Error> {
-    // One of each webhook: however much waits for a receiver that is gone, the others are not behind it.
+    // The query takes one call of each webhook: whatever waits for a receiver that is gone, the others are not behind it.
     let mut query = view.sql().prepare_cached(&due_sql())?;
     let busy = serde_json::to_string(busy)?;
     Ok(query.query_map(params![now, busy, most], call_row)?.collect::<Result<_, _>>()?)

@@ -230,9 +230,9 @@ pub fn unfinished_before(view: &View, before: Millis) -> Result<Vec<WorkflowId>,
 pub struct Newest {
     /// Project of the workflow.
     pub project: ProjectId,
-    /// Its number in the project.
+    /// Number of the pipeline in the project.
     pub number: i64,
-    /// Its branch, unless it builds none.
+    /// Branch of the pipeline, unless it builds none.
     pub branch: Option<String>,
     /// The kind of its trigger.
     pub trigger_type: TriggerType,

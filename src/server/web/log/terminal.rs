@@ -14,7 +14,7 @@ pub(super) const WINDOW: usize = 100;
 const MOST_CELLS: usize = 4096;
 /// Longest parameters of a sequence, in characters; longer ones are dropped with their sequence.
 const MOST_PARAMETERS: usize = 256;
-/// One character and its style.
+/// A character and its style.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cell {
     /// Character that stands in the cell; a space where nothing was written.
@@ -25,7 +25,7 @@ pub(super) struct Cell {
     pub(super) link: u32,
 }
 
-/// One row, as it stands when nothing can change it any more.
+/// A row, as it stands when nothing can change it any more.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     /// Number of the line that it began as, from 1.
@@ -39,12 +39,12 @@ pub(super) struct Row {
 enum State {
     Text,
     Escape,
-    /// One character of a sequence that selects a character set follows.
+    /// Skip a character: a sequence selects a character set by it.
     Skip,
     Control(String),
     /// An operating system command (`true`), or another string that is dropped.
     Command(bool, String),
-    /// The same, behind an escape that may end it.
+    /// A string as in `Command`, behind an escape that may end it.
     CommandEscape(bool, String),
 }
 

@@ -48,7 +48,7 @@ impl Errno {
         })
     }
 
-    /// The number.
+    /// Number of the error, as Windows counts.
     pub fn raw_os_error(self) -> i32 {
         self.0
     }

@@ -31,7 +31,7 @@ impl OsStrExt for OsStr {
     }
 }
 
-/// The same for names of their own.
+/// Owned names as bytes, as the trait of this name gives them on Unix.
 pub trait OsStringExt {
     /// The name of these bytes, as [`OsStrExt::from_bytes`].
     fn from_vec(bytes: Vec<u8>) -> OsString;
@@ -150,7 +150,7 @@ impl FileExt for File {
 
 /// Permissions of a file that is made: those of its folder.
 pub trait OpenOptionsExt {
-    /// Nothing.
+    /// Ignores the mode.
     fn mode(&mut self, mode: u32) -> &mut Self;
 }
 
@@ -162,7 +162,7 @@ impl OpenOptionsExt for OpenOptions {
 
 /// Permissions of a folder that is made: those of the one above.
 pub trait DirBuilderExt {
-    /// Nothing.
+    /// Ignores the mode.
     fn mode(&mut self, mode: u32) -> &mut Self;
 }
 
@@ -272,7 +272,7 @@ pub fn getuid() -> UnknownUser {
 /// Room on a disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StatVfs {
-    /// All.
+    /// All bytes of the disk, counted in blocks.
     pub f_blocks: u64,
     /// Bytes that this user may still write.
     pub f_bavail: u64,
@@ -356,7 +356,7 @@ pub fn open_folder(path: &Path) -> io::Result<File> {
     let refused = |_: io::Error| io::Error::from(io::ErrorKind::PermissionDenied);
     fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(refused)?;
     let made = File::options().read(true).write(true).create(true).truncate(false).open(&file);
-    // That of another user can be locked when it is opened for reading.
+    // The file of another user can be locked when it is opened for reading.
     made.or_else(|_| File::open(&file)).map_err(refused)
 }
 
@@ -370,7 +370,7 @@ pub fn sync_folder(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Nothing tells which file an opened one is.
+/// No number: an opened file does not tell which file it is.
 pub fn number_of<T>(_: &T) -> Option<(u64, u64)> {
     None
 }

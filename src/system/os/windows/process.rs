@@ -16,17 +16,17 @@ const OWN_CONSOLE: u32 = 0x0000_0200 | 0x0800_0000;
 pub struct Pid(NonZeroI32);
 
 impl Pid {
-    /// `None` for 0, which is no process.
+    /// Takes a number; `None` for 0, which is no process.
     pub fn from_raw(pid: i32) -> Option<Self> {
         NonZeroI32::new(pid).map(Self)
     }
 
-    /// That of a child.
+    /// The number of a child.
     pub fn from_child(child: &Child) -> Option<Self> {
         Self::from_raw(child.id() as i32)
     }
 
-    /// The number.
+    /// Number of the process; never 0.
     pub fn as_raw_nonzero(self) -> NonZeroI32 {
         self.0
     }
@@ -115,7 +115,7 @@ pub fn without_console(command: &mut Command) {
     lead_group(command);
 }
 
-/// Nothing is reaped there, so that children are not known to be none.
+/// Always true: nothing is reaped there, so that it is not known when no child is left.
 pub fn has_children() -> bool {
     true
 }

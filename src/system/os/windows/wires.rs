@@ -8,7 +8,7 @@ use std::os::windows::io::OwnedHandle;
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// One end of two that wake each other.
+/// An end of a pair of sockets that wake each other.
 pub type Wake = TcpStream;
 /// The output of a child, as it is read.
 pub type HeardPipe = TcpStream;

@@ -25,6 +25,10 @@ impl World {
     }
 
     pub(super) fn claim(&mut self, at: usize, who: u8, how: u8) {
+        // Nobody has a token of a class that is gone, and runners of one that is paused are given nothing.
+        if self.stored.class.is_gone || self.stored.class.is_paused {
+            return;
+        }
         let now = self.now();
         let runner = format!("runner-{}", who % 3);
         let (others, is_first_version, retries) = (how & 2 == 0, how & 24 == 24, who & 4 == 0);
@@ -104,7 +108,7 @@ impl World {
     pub(super) fn begin(&mut self, agent: Option<usize>, how: u8) {
         let Some((agent, at)) = self.speaker(agent) else { return };
         let Agent { works, is_first_version, id, .. } = self.agents[agent].clone();
-        // One that has stopped its steps does not begin again.
+        // An agent that has stopped its steps does not begin again.
         if is_first_version || works && !self.agents[agent].works_at(self.real) {
             return;
         }
@@ -122,7 +126,7 @@ impl World {
         assert!(attempt.is_restored || *begun_by == id, "two agents have begun one attempt");
         self.follow(at, step.then);
         self.assert_alone(at);
-        // Or the answer is lost, and it asks again.
+        // The answer is lost otherwise, and the agent asks again.
         if how & 1 == 0 {
             self.agents[agent].works = true;
             self.hears(agent, how);
@@ -164,6 +168,30 @@ impl World {
         }
     }
 
+    /// An agent asks what it is to run. That changes nothing.
+    pub(super) fn ask_what_to_run(&mut self, agent: Option<usize>) {
+        let Some((_, at)) = self.speaker(agent) else { return };
+        let now = self.now();
+        let told = self.task(at).awaited(now).map(|claim| Some(claim.allocation.clone()));
+        assert_eq!(told, self.model(at).awaited(now.0));
+        self.follow(at, Vec::new());
+    }
+
+    /// A runner asks for a token to send what an agent has left, now and then of a claim that is long over. That changes
+    /// nothing.
+    pub(super) fn send_the_rest(&mut self, agent: Option<usize>, how: u8) {
+        let Some(agent) = agent else { return };
+        let Agent { attempt, allocation, .. } = self.agents[agent].clone();
+        let of = if how & 3 == 0 { usize::from(how) % self.stored.attempts.len() } else { attempt };
+        if of >= self.stored.attempts.len() {
+            return;
+        }
+        let now = self.now();
+        let answer = self.task(of).rest(Some(&allocation), now);
+        assert_eq!(answer, self.model(of).rest(&allocation, now.0));
+        self.follow(of, Vec::new());
+    }
+
     pub(super) fn give_back(&mut self, agent: Option<usize>, how: u8) {
         let Some((agent, at)) = self.speaker(agent) else { return };
         if self.agents[agent].works {
@@ -183,7 +211,7 @@ impl World {
     pub(super) fn meet_bad_hosts(&mut self, how: u8) {
         for _ in 0..how % 16 {
             let (at, known) = (self.latest(), self.agents.len());
-            // One agent, and nobody else in the class whose turn it would be.
+            // An agent gets the task: nobody else is in the class whose turn it would be.
             self.claim(at, 0, 6);
             if self.agents.len() == known {
                 return;
@@ -197,7 +225,7 @@ impl World {
         if !self.agents[agent].works && !self.agents[agent].is_first_version {
             return;
         }
-        // It has stopped its steps before it says so.
+        // The agent has stopped its steps before it says so.
         self.agents[agent].works = false;
         let status = match how % 5 {
             0 => TaskState::Success,

@@ -12,6 +12,8 @@ pub(super) const BUDGET: u64 = 300_000;
 const MARGIN: u64 = 30_000;
 const BEGIN: u64 = 600_000;
 const LATE: u64 = 86_400_000;
+/// Longest wait for a runner, where the class has one.
+pub(super) const WAIT: u64 = 1_200_000;
 
 /// The kind of a try in vain, and how often it is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +47,7 @@ pub(super) enum Phase {
 pub(super) enum Follows {
     Begun,
     CancelAsked,
-    /// Whether people are told why.
+    /// An end, and whether people are told why.
     Ended(bool),
     Again,
     Said,
@@ -67,16 +69,18 @@ impl From<&Consequence> for Follows {
     }
 }
 
-/// One attempt, as the table has it.
+/// An attempt, as the table has it.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
     pub(super) phase: Phase,
     pub(super) tries: BTreeMap<Try, u32>,
     pub(super) is_canceled: bool,
     pub(super) is_held: bool,
+    /// Whether its class is deleted.
+    pub(super) is_class_gone: bool,
     /// The fence of a run before, as long as it stands.
     pub(super) waits_for: Option<u64>,
-    /// Its own fence, as long as it stands.
+    /// The fence of this attempt, as long as it stands.
     pub(super) fence: Option<u64>,
     /// Consequences of the last event.
     pub(super) then: Vec<Follows>,
@@ -84,12 +88,14 @@ pub(super) struct Model {
     pause: Option<(String, u64)>,
     avoid: Option<(String, u64)>,
     runner: String,
-    /// Its claim: none before the first.
+    /// Allocation of its last claim; none before the first.
     allocation: Option<String>,
     begun_by: Option<String>,
     is_first_version: bool,
     retries: bool,
     since: u64,
+    /// Time at which its wait for a runner began, for the last time.
+    waits_from: u64,
     lease: u64,
     begin_limit: u64,
     ended_at: u64,
@@ -98,12 +104,13 @@ pub(super) struct Model {
 }
 
 impl Model {
-    pub(super) fn new(tries: BTreeMap<Try, u32>) -> Self {
+    pub(super) fn new(tries: BTreeMap<Try, u32>, now: u64) -> Self {
         Self {
             phase: Phase::Queued,
             tries,
             is_canceled: false,
             is_held: false,
+            is_class_gone: false,
             waits_for: None,
             fence: None,
             then: Vec::new(),
@@ -115,6 +122,7 @@ impl Model {
             is_first_version: false,
             retries: false,
             since: 0,
+            waits_from: now,
             lease: 0,
             begin_limit: 0,
             ended_at: 0,
@@ -123,12 +131,12 @@ impl Model {
     }
 
     /// The attempt after this one.
-    pub(super) fn next(&self) -> Self {
-        Self { avoid: self.pause.clone(), is_held: self.is_held, ..Self::new(self.tries.clone()) }
+    pub(super) fn next(&self, now: u64) -> Self {
+        Self { avoid: self.pause.clone(), is_held: self.is_held, ..Self::new(self.tries.clone(), now) }
     }
 
     fn end(&mut self, status: TaskState, by: EndedBy, is_told: bool, now: u64) {
-        // Whoever sees such an end is told of it, whatever else happened.
+        // People who see such an end are told of it, whatever else happened.
         let is_told = is_told || matches!(status, TaskState::Canceled | TaskState::Timedout);
         (self.phase, self.ended_at) = (Phase::Ended(status, by), now);
         self.then.push(Follows::Ended(is_told));
@@ -159,7 +167,13 @@ impl Model {
         again
     }
 
+    /// Comes back to its queue, if there is one, and not too often.
     fn back(&mut self, kind: Try, by: EndedBy, now: u64) -> bool {
+        if self.is_class_gone {
+            self.end(TaskState::Failed, EndedBy::ClassDeleted, true, now);
+            self.is_held = false;
+            return false;
+        }
         let again = self.try_again(kind, by, now);
         if !again {
             self.end(TaskState::InfrastructureFail, by, true, now);
@@ -172,7 +186,7 @@ impl Model {
     fn fail(&mut self, by: EndedBy, now: u64) {
         if self.is_canceled {
             self.end(TaskState::Canceled, by, false, now);
-        } else if !(self.retries && self.try_again(Try::Unsafe, by, now)) {
+        } else if !(self.retries && !self.is_class_gone && self.try_again(Try::Unsafe, by, now)) {
             self.end(TaskState::InfrastructureFail, by, true, now);
         }
         self.is_held &= self.then.contains(&Follows::Again);
@@ -309,6 +323,8 @@ impl Model {
                 Ok(if status == TaskState::Retried { GivenBack::Queued } else { GivenBack::Failed })
             }
             Phase::Ended(_, EndedBy::Cancel) if self.begun_by.is_none() => Ok(GivenBack::Canceled),
+            // A claimed task came back to no class; one that had waited in it was never claimed, and so never given back.
+            Phase::Ended(_, EndedBy::ClassDeleted) if self.allocation.is_some() => Ok(GivenBack::Failed),
             _ => Err(self.no(now)),
         }
     }
@@ -364,7 +380,7 @@ impl Model {
         Ok(Finished::Now)
     }
 
-    /// Its steps have stopped. A cancelled one ends by that, and its rest is late.
+    /// The steps have stopped. An attempt that was cancelled ends by that, and its rest is late.
     pub(super) fn stopped(&mut self, now: u64) -> Result<bool, Denied> {
         match self.phase {
             Phase::Running | Phase::Unreachable if self.is_canceled => {
@@ -393,7 +409,7 @@ impl Model {
         Ok(())
     }
 
-    /// Its runner does not run it, for good: nothing of it is tried again.
+    /// The runner does not run it, for good: nothing of it is tried again.
     pub(super) fn failed(&mut self, now: u64) -> Result<(), Denied> {
         match self.phase {
             Phase::Claimed | Phase::Running | Phase::Unreachable => {
@@ -434,7 +450,7 @@ impl Model {
     /// Runners could not be heard: silence counts from now.
     pub(super) fn rebase(&mut self, now: u64) {
         match self.phase {
-            Phase::Queued => {}
+            Phase::Queued => self.waits_from = now,
             Phase::Claimed => {
                 self.lease = self.lease.max(now + LEASE);
                 self.begin_limit = self.begin_limit.max(self.lease);
@@ -470,12 +486,44 @@ impl Model {
         self.end(status, EndedBy::Administrator, true, now);
     }
 
-    /// Nobody can get it.
+    /// The attempt can be handed to nobody.
     pub(super) fn withhold(&mut self, by: EndedBy, now: u64) {
         if self.phase == Phase::Queued || self.phase == Phase::Claimed && by == EndedBy::HandOut {
             self.is_held = false;
             self.end(TaskState::Failed, by, true, now);
         }
+    }
+
+    /// The attempt waits in a class that has a limit to that, and may be taken by anybody since the wait began.
+    pub(super) fn waits(&mut self, now: u64) {
+        let is_kept = self.is_held || self.waits_for.is_some();
+        if self.phase == Phase::Queued && !is_kept && now > self.waits_from + WAIT {
+            self.end(TaskState::InfrastructureFail, EndedBy::HandOut, true, now);
+        }
+    }
+
+    /// The class goes on after a pause.
+    pub(super) fn resume(&mut self, now: u64) {
+        if self.phase == Phase::Queued {
+            self.waits_from = now;
+        }
+    }
+
+    /// The allocation that an agent is told what to run with.
+    pub(super) fn awaited(&self, now: u64) -> Result<Option<String>, Denied> {
+        if self.phase == Phase::Claimed { Ok(self.allocation.clone()) } else { Err(self.no(now)) }
+    }
+
+    /// The runner wants to send what is left of its output.
+    pub(super) fn rest(&self, allocation: &str, now: u64) -> Result<(), Denied> {
+        let is_taken = match self.phase {
+            _ if self.allocation.as_deref() != Some(allocation) => return Err(Denied::AnotherAllocation),
+            Phase::Claimed => self.is_first_version,
+            Phase::Running | Phase::Unreachable => true,
+            Phase::Queued => false,
+            Phase::Ended(..) => self.late(now),
+        };
+        if is_taken { Ok(()) } else { Err(self.no(now)) }
     }
 
     /// A person, a rerun or its own runner says that nothing of it runs.
@@ -484,10 +532,12 @@ impl Model {
     }
 
     /// The fence that it waits for was moved, or is gone.
-    pub(super) fn wait_for(&mut self, fence: Option<u64>) {
-        if self.phase == Phase::Queued && self.waits_for.take().is_some() && fence.is_none() && !self.is_held
-        {
-            self.then.push(Follows::Released);
+    pub(super) fn wait_for(&mut self, fence: Option<u64>, now: u64) {
+        if self.phase == Phase::Queued && self.waits_for.take().is_some() && fence.is_none() {
+            self.waits_from = now;
+            if !self.is_held {
+                self.then.push(Follows::Released);
+            }
         }
         self.waits_for = fence;
     }
@@ -508,6 +558,7 @@ impl Model {
         assert_eq!(phase, self.phase, "the table says otherwise: {self:?}");
         let flags = (task.cancel_asked, task.is_held, task.not_before.map(|time| time.0), fence);
         assert_eq!(flags, (self.is_canceled, self.is_held, self.waits_for, self.fence), "{self:?}");
+        assert_eq!(task.waits_since.0, self.waits_from, "{self:?}");
         let avoid = task.avoid.as_ref().map(|avoid| (avoid.runner.clone(), avoid.until.0));
         assert_eq!(avoid, self.avoid, "{self:?}");
         let claim = task.claim_of().map(|claim| (&claim.runner, &claim.allocation));

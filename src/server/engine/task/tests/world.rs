@@ -1,8 +1,8 @@
-//! Everything that the control plane stores and that runs on hosts, and what may happen to it.
+//! The world of the tests: what the control plane stores, what runs on hosts, and what may happen to both.
 
-use super::model::{BUDGET, Follows, LEASE, Model, Phase, Try};
+use super::model::{BUDGET, Follows, LEASE, Model, Phase, Try, WAIT};
 use crate::server::engine::commit::clock::{Moment, was_listening};
-use crate::server::engine::task::{Consequence, Stage, Task};
+use crate::server::engine::task::{Consequence, Stage, Task, WaitTerms};
 use crate::server::store::status::{EndedBy, TaskState};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
@@ -19,13 +19,13 @@ pub(super) struct Agent {
     pub(super) allocation: String,
     /// The last answer of the control plane, in real time.
     pub(super) heard_at: u64,
-    /// It got an answer to its begin and has not stopped its steps.
+    /// Whether it got an answer to its begin and has not stopped its steps.
     pub(super) works: bool,
-    /// A dead process says nothing more.
+    /// Whether the process is dead: it says nothing more.
     pub(super) is_dead: bool,
-    /// Runners of protocol 1 know of no budget.
+    /// Whether its runner is one of protocol 1, which knows of no budget.
     pub(super) is_first_version: bool,
-    /// A backup that does not know of its work was restored.
+    /// Whether a backup was restored that does not know of its work.
     pub(super) is_overruled: bool,
 }
 
@@ -36,33 +36,49 @@ impl Agent {
     }
 }
 
-/// One attempt of one run.
+/// An attempt of a run.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
-    /// A run is what a person started, or started again.
+    /// Number of the run, which is what a person started, or started again.
     pub(super) run: usize,
     pub(super) task: Task,
     pub(super) model: Model,
     /// The agent whose begin was answered.
     pub(super) begun_by: Option<String>,
-    /// A person said that nothing of it runs.
+    /// Whether a person said that nothing of it runs.
     pub(super) is_released: bool,
-    /// It was restored, and what happened to it since the backup is forgotten.
+    /// Whether it was restored: what happened to it since the backup is forgotten.
     pub(super) is_restored: bool,
 }
 
-/// Everything the control plane stores.
+/// The database of the control plane.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stored {
     pub(super) attempts: Vec<Attempt>,
-    /// Runs beside those before: somebody insisted.
+    /// Whether a run may run beside those before, by its number: somebody insisted.
     pub(super) forced: Vec<bool>,
+    /// The class of all attempts.
+    pub(super) class: WorldClass,
+}
+
+/// The name of the class.
+const CLASS: &str = "a/b";
+
+/// The class that all attempts wait in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct WorldClass {
+    /// Whether the class is deleted.
+    pub(super) is_gone: bool,
+    /// Whether its runners get no tasks.
+    pub(super) is_paused: bool,
+    /// Whether tasks wait in it for a limited time.
+    pub(super) is_limited: bool,
 }
 
 pub(super) struct World {
     /// Time as it passes on the hosts.
     pub(super) real: u64,
-    /// The clock of the control plane runs this much ahead.
+    /// Time by which the clock of the control plane runs ahead.
     pub(super) ahead: u64,
     pub(super) passed: Option<Moment>,
     pub(super) stored: Stored,
@@ -88,12 +104,17 @@ impl World {
         Millis(self.real + self.ahead)
     }
 
+    /// An attempt as it is loaded: whether its class is there is looked up each time.
     pub(super) fn task(&mut self, at: usize) -> &mut Task {
-        &mut self.stored.attempts[at].task
+        let task = &mut self.stored.attempts[at].task;
+        task.gone_class = self.stored.class.is_gone.then(|| CLASS.to_owned());
+        task
     }
 
     pub(super) fn model(&mut self, at: usize) -> &mut Model {
-        &mut self.stored.attempts[at].model
+        let model = &mut self.stored.attempts[at].model;
+        model.is_class_gone = self.stored.class.is_gone;
+        model
     }
 
     /// The newest attempt of the newest run.
@@ -112,8 +133,8 @@ impl World {
     pub(super) fn run(&mut self, forced: bool) {
         let run = self.stored.forced.len();
         self.stored.forced.push(forced);
-        let fence = self.fence_before(run);
-        let (task, mut model) = (Task::first(fence.map(Millis)), Model::new(BTreeMap::new()));
+        let (fence, now) = (self.fence_before(run), self.now());
+        let (task, mut model) = (Task::first(fence.map(Millis), now), Model::new(BTreeMap::new(), now.0));
         model.waits_for = fence;
         self.add(run, task, model);
     }
@@ -146,7 +167,7 @@ impl World {
         self.follow(at, then);
     }
 
-    /// Nothing works beside this attempt, as far as nobody overruled that.
+    /// No agent works beside this attempt, unless somebody overruled that.
     pub(super) fn assert_alone(&self, attempt: usize) {
         let all = &self.stored.attempts;
         for agent in self.agents.iter().filter(|agent| agent.works_at(self.real) && !agent.is_overruled) {
@@ -158,7 +179,7 @@ impl World {
         }
     }
 
-    /// Of an attempt that has ended without a fence nothing works, as far as nobody overruled that.
+    /// No agent works on an attempt that has ended without a fence, unless somebody overruled that.
     pub(super) fn assert_stopped(&self, at: usize) {
         let Attempt { model, is_released, .. } = &self.stored.attempts[at];
         if *is_released || model.fence.is_some() || !matches!(model.phase, Phase::Ended(..)) {
@@ -201,7 +222,8 @@ impl World {
         self.assert_told(at, &then);
         for consequence in then {
             let Consequence::Again(next) = consequence else { continue };
-            let model = self.model(at).next();
+            let now = self.now();
+            let model = self.model(at).next(now.0);
             let tries = |kind| model.tries.get(&kind).copied().unwrap_or(0);
             assert_eq!(
                 (next.counts.by_runners, next.counts.by_hosts, next.counts.unsafe_retries),
@@ -210,7 +232,7 @@ impl World {
             // The attempt that ended is held no more, whatever its successor is.
             self.model(at).is_held = false;
             let run = self.stored.attempts[at].run;
-            self.add(run, Task::further(&next), model);
+            self.add(run, Task::further(&next, now), model);
             self.agree(self.stored.attempts.len() - 1);
         }
         self.agree(at);
@@ -219,10 +241,10 @@ impl World {
         for at in 0..self.stored.attempts.len() {
             let Attempt { run, model, .. } = &self.stored.attempts[at];
             if model.phase == Phase::Queued && model.waits_for.is_some() {
-                let fence = self.fence_before(*run);
-                let then: Vec<Follows> =
-                    self.task(at).wait_for_fence(fence.map(Millis)).iter().map(Follows::from).collect();
-                self.model(at).wait_for(fence);
+                let (fence, now) = (self.fence_before(*run), self.now());
+                let then = self.task(at).wait_for_fence(fence.map(Millis), now);
+                let then: Vec<Follows> = then.iter().map(Follows::from).collect();
+                self.model(at).wait_for(fence, now.0);
                 assert_eq!(then, std::mem::take(&mut self.model(at).then));
                 self.agree(at);
             }
@@ -234,11 +256,11 @@ impl World {
         model.agree(task);
     }
 
-    /// One event. The first byte chooses what happens, the others to whom.
+    /// Lets an event happen. The first byte chooses which, the others to whom.
     pub(super) fn happen(&mut self, [what, who, how]: [u8; 3]) {
         let at = usize::from(who) % self.stored.attempts.len();
         let agent = if self.agents.is_empty() { None } else { Some(usize::from(who) % self.agents.len()) };
-        match what % 35 {
+        match what % 39 {
             0..=2 => self.pass(u64::from(how) * 1_000),
             3 => self.pass(u64::from(how) * 4_000),
             4..=6 => self.claim(usize::from(how) % self.stored.attempts.len(), who, how),
@@ -270,6 +292,9 @@ impl World {
                 self.administrate(self.latest(), how);
             }
             34 => self.meet_bad_hosts(how),
+            35 => self.change_class(how),
+            36 => self.ask_what_to_run(agent),
+            37 => self.send_the_rest(agent, how),
             _ => self.tick(),
         }
     }
@@ -303,7 +328,7 @@ impl World {
         }
     }
 
-    /// One turn of the sweep.
+    /// Lets the sweep look once.
     pub(super) fn tick(&mut self) {
         let now = self.now();
         let moment = Moment { at: now, steady: Duration::from_millis(self.real) };
@@ -319,6 +344,42 @@ impl World {
                 Vec::new()
             };
             self.follow(at, then);
+            if listened && self.stored.class.is_limited {
+                let WorldClass { is_paused, .. } = self.stored.class;
+                let terms = WaitTerms { class: CLASS, limit: Some(Duration::from_millis(WAIT)), is_paused };
+                let then = self.task(at).waited_too_long(&terms, now);
+                if !is_paused {
+                    self.model(at).waits(now.0);
+                }
+                self.follow(at, then);
+            }
+        }
+    }
+
+    /// An administrator deletes the class or makes it again, pauses it or lets it go on, limits waits or does not.
+    pub(super) fn change_class(&mut self, how: u8) {
+        let WorldClass { is_gone, is_paused, is_limited } = self.stored.class;
+        let now = self.now();
+        match how % 4 {
+            _ if is_gone => self.stored.class = WorldClass::default(),
+            0 => {
+                self.stored.class = WorldClass { is_gone: true, ..WorldClass::default() };
+                for at in 0..self.stored.attempts.len() {
+                    let then = self.task(at).class_deleted(CLASS, now);
+                    self.model(at).withhold(EndedBy::ClassDeleted, now.0);
+                    self.follow(at, then);
+                }
+            }
+            1 | 2 if is_paused => {
+                self.stored.class.is_paused = false;
+                for at in 0..self.stored.attempts.len() {
+                    self.task(at).class_resumed(now);
+                    self.model(at).resume(now.0);
+                    self.follow(at, Vec::new());
+                }
+            }
+            1 => self.stored.class.is_paused = true,
+            _ => self.stored.class.is_limited = !is_limited,
         }
     }
 
@@ -355,7 +416,7 @@ impl World {
             }
             4 => {
                 self.model(at).withhold(EndedBy::ClassDeleted, now.0);
-                self.task(at).class_deleted("a/b", now)
+                self.task(at).class_deleted(CLASS, now)
             }
             5 => {
                 self.model(at).withhold(EndedBy::HandOut, now.0);
@@ -368,6 +429,7 @@ impl World {
 
     /// In the end every attempt is replaced or the newest of its run, and what waits can be claimed.
     pub(super) fn assert_nothing_is_stuck(&mut self) {
+        self.stored.class = WorldClass::default();
         for at in 0..self.stored.attempts.len() {
             let now = self.now();
             let then = self.task(at).release(LEASE_TIME, now);

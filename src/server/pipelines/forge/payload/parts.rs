@@ -9,9 +9,9 @@ const MOST_CHARS: usize = 4000;
 /// The repository that a delivery is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForgeRepository {
-    /// Its id on the forge.
+    /// Id of the repository on the forge.
     pub id: String,
-    /// Its name there: `owner/name`.
+    /// Name of the repository on the forge: `owner/name`.
     pub full_name: String,
 }
 
@@ -20,7 +20,7 @@ pub struct ForgeRepository {
 pub struct Delivery {
     /// The repository; a few events have none.
     pub repository: Option<ForgeRepository>,
-    /// Its changes; empty when it asks for nothing.
+    /// Changes of the delivery; empty when it asks for nothing.
     pub changes: Vec<Event>,
     /// The reason why it asks for nothing.
     pub remark: String,

@@ -1,0 +1,44 @@
+//! Tasks that wait for a runner, when their class changes or lets them wait no longer.
+
+use crate::server::engine::commit::task::InHand;
+use crate::server::engine::task::WaitTerms;
+use crate::server::store::tables::fleet::{self, WaitingTask};
+use crate::server::store::tables::tasks;
+use crate::server::store::{Error, Tx};
+use crate::server::time::Millis;
+
+/// Ends tasks that have waited for a runner longer than their class lets them. Returns how many.
+pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
+    let mut count = 0;
+    for WaitingTask { row, limit, is_class_paused } in fleet::overdue(tx, now)? {
+        // An end before this one may have changed what follows.
+        let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
+        let terms = WaitTerms { class: &row.resource_class, limit: Some(limit), is_paused: is_class_paused };
+        let then = hand.task.waited_too_long(&terms, now);
+        count += usize::from(!then.is_empty());
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
+}
+
+/// A resource class goes on after a pause: the time begins anew in which runners are to take what waits.
+pub fn class_resumed(tx: &Tx<'_>, class: &str, now: Millis) -> Result<(), Error> {
+    for row in tasks::queued_of_class(tx, class)? {
+        let mut hand = InHand::of(row)?;
+        hand.task.class_resumed(now);
+        hand.keep(tx, Vec::new(), now)?;
+    }
+    Ok(())
+}
+
+/// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.
+pub fn class_deleted(tx: &Tx<'_>, class: &str, now: Millis) -> Result<usize, Error> {
+    let waiting = tasks::queued_of_class(tx, class)?;
+    let count = waiting.len();
+    for row in waiting {
+        let mut hand = InHand::of(row)?;
+        let then = hand.task.class_deleted(class, now);
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
+}
