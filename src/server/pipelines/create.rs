@@ -9,7 +9,8 @@ use crate::server::pipelines::compile::{
 use crate::server::pipelines::types::{CreatedPipeline, Error, Trigger};
 use crate::server::secrets::contexts;
 use crate::server::state::{Routing, Shared, Sought};
-use crate::server::store::status::{EventState, PipelineState};
+use crate::server::store::forge_states::EventState;
+use crate::server::store::status::PipelineState;
 use crate::server::store::tables::deliveries;
 use crate::server::store::tables::pipelines::{NewPipeline, PipelineError, RevisionRow, add_pipeline};
 use crate::server::store::tables::projects::{draw_pipeline_number, organisation_of};

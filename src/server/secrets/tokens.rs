@@ -5,7 +5,7 @@ use super::access::{GitLogin, is_of_api};
 use super::sealer::{SealError, SealedFor, Sealer};
 use crate::protocol::Secret;
 use crate::server::ids::{OrganisationId, ProjectId};
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::tables::apps::{self, AppOwner};
 use crate::server::store::tables::tokens::{self, SealedToken};
 use crate::server::store::{Error, Tx, View};

@@ -2,7 +2,10 @@
 //! constructs in it that only SQLite knows.
 
 use crate::protocol::TaskKind;
+use crate::server::store::forge_states::*;
+use crate::server::store::read::StoredKind;
 use crate::server::store::status::*;
+use crate::server::store::words::Word;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;

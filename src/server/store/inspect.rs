@@ -4,10 +4,9 @@
 //! (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::protocol::TaskId;
-use crate::server::store::status::{
-    EndedBy, JobStatus, StepState, TaskState, Word, WorkflowStatus, literals,
-};
+use crate::server::store::status::{EndedBy, JobStatus, StepState, TaskState, WorkflowStatus};
 use crate::server::store::tables::small_outputs;
+use crate::server::store::words::{Word, literals};
 use crate::server::store::{Error, View, schema};
 use rusqlite::OptionalExtension;
 use std::collections::HashSet;

@@ -24,6 +24,7 @@
 pub mod copy;
 mod error;
 mod file;
+pub mod forge_states;
 #[cfg(test)]
 mod house;
 pub mod inspect;
@@ -38,6 +39,7 @@ pub mod status;
 pub mod tables;
 mod values;
 mod view;
+mod words;
 mod writer;
 
 pub use crate::server::ids::fresh_uuid as new_id;

@@ -5,10 +5,10 @@
 //!
 //! Only SQLite: `BEGIN IMMEDIATE`, since the whole database has one writer at a time.
 
-use super::status::TaskState;
 use super::{Error, View};
 use crate::protocol::TaskId;
 use crate::server::ids::PipelineId;
+use crate::server::store::status::TaskState;
 use std::cell::RefCell;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -136,8 +136,8 @@ mod tests {
     use crate::server::pipelines::forge::event::{Event, NO_OBJECT};
     use crate::server::pipelines::forge::take::{Stored, Taken, is_built_by_pull, take};
     use crate::server::store::Store;
+    use crate::server::store::forge_states::{DeliverySource, EventState, Verdict};
     use crate::server::store::read;
-    use crate::server::store::status::{DeliverySource, EventState, Verdict};
     use crate::server::store::tables::deliveries::{self, NewDelivery};
     use crate::server::store::tables::forge;
     use crate::server::store::tables::projects::{self, ProjectSettings, ensure_project};

@@ -3,7 +3,7 @@
 
 use crate::http::encoded;
 use crate::server::pipelines::forge::words::{answered, path};
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use serde_json::{Value, json};
 
 /// The part of an address that is ours wherever the control plane is.

@@ -13,8 +13,8 @@ use crate::server::secrets::app::{self, AccessScope, App, KeptToken, NoToken, Ri
 use crate::server::secrets::pace::TokenPace;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::read;
-use crate::server::store::status::Forge;
 use crate::server::store::tables::forge;
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;

@@ -9,7 +9,7 @@ use crate::server::pipelines::forge::event::{Event, StoredChange, Unbuilt, is_ze
 use crate::server::pipelines::forge::take;
 use crate::server::pipelines::repository::{Error as ReadError, Missing, Read};
 use crate::server::state::Shared;
-use crate::server::store::status::EventState;
+use crate::server::store::forge_states::EventState;
 use crate::server::store::tables::forge;
 use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;

@@ -12,7 +12,7 @@ use crate::server::pipelines::forge::payload::parts::{
     Delivery, ForgeRepository, is_built, needed, shown, text,
 };
 use crate::server::pipelines::repository::address::check_ref;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use serde_json::Value;
 
 /// Most changes of one delivery.

@@ -14,7 +14,7 @@ use crate::server::secrets::pace::TokenPace;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::secrets::tokens::{self, FallbackCredential, TokenUser};
 use crate::server::state::Shared;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::{Error as StoreError, View, read};
 use serde_json::Value;

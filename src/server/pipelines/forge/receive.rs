@@ -11,8 +11,8 @@ use crate::server::pipelines::forge::take::{SAME, Stored, Taken, is_taken_anew, 
 use crate::server::secrets::forge as secrets;
 use crate::server::secrets::sealer::Sealer;
 use crate::server::state::Shared;
+use crate::server::store::forge_states::{DeliverySource, Forge, Verdict};
 use crate::server::store::read::{self, Project};
-use crate::server::store::status::{DeliverySource, Forge, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery};
 use crate::server::store::tables::forge::{self, Connection};
 use crate::server::store::tables::reports;

@@ -9,7 +9,7 @@ use crate::server::pipelines::forge::words::{about_calls, said};
 use crate::server::secrets::app::Rights;
 use crate::server::secrets::forge as secrets;
 use crate::server::state::Shared;
-use crate::server::store::status::{DeliverySource, Verdict};
+use crate::server::store::forge_states::{DeliverySource, Verdict};
 use crate::server::store::tables::deliveries::{self, ShownDelivery};
 use crate::server::store::{Error as StoreError, View};
 use serde_json::Value;

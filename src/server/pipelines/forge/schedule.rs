@@ -7,7 +7,7 @@ use crate::server::pipelines::forge::event::{Event, Scheduled};
 use crate::server::pipelines::forge::rounds::Rounds;
 use crate::server::pipelines::forge::timetable::{self, Cron};
 use crate::server::state::Shared;
-use crate::server::store::status::{DeliverySource, EventState, Verdict};
+use crate::server::store::forge_states::{DeliverySource, EventState, Verdict};
 use crate::server::store::tables::deliveries::{self, NewDelivery, NewEvent};
 use crate::server::store::tables::schedules::{self, BranchSchedule, Damaged, ScheduledPipeline};
 use crate::server::store::{Effect, Error as StoreError, Tx, View};

@@ -1,7 +1,7 @@
 //! Senders of deliveries, and whether to believe them: the headers of each forge. No IO; time is an argument.
 
 use crate::protocol::Secret;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::time::Millis;
 use axum::http::HeaderMap;
 use base64::Engine;

@@ -8,7 +8,7 @@ use crate::server::pipelines::forge::words::path;
 use crate::server::secrets::app::Rights;
 use crate::server::state::Shared;
 use crate::server::store::Error as StoreError;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::time::Millis;
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;

@@ -2,7 +2,7 @@
 
 use crate::server::pipelines::forge::event::{Event, is_zeros};
 use crate::server::pipelines::types::Revision;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::tables::pipelines::PullFacts;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

@@ -2,7 +2,7 @@
 
 use crate::http::caller::AnyAnswer;
 use crate::http::encoded;
-use crate::server::store::status::{Forge, ReportState};
+use crate::server::store::forge_states::{Forge, ReportState};
 use crate::server::store::tables::reports::CommitStatus;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use serde_json::{Value, json};

@@ -16,8 +16,9 @@ use crate::server::pipelines::repository::{Ask, Error as ReadError, Missing, Pul
 use crate::server::pipelines::triggers::revision;
 use crate::server::pipelines::types::{ConfigOrigin, Happened, Trigger};
 use crate::server::state::Shared;
+use crate::server::store::forge_states::{EventState, Forge};
 use crate::server::store::read::{self, Project};
-use crate::server::store::status::{EventState, Forge, TriggerType};
+use crate::server::store::status::TriggerType;
 use crate::server::store::tables::deliveries;
 use crate::server::store::tables::forge;
 use crate::server::store::tables::projects::{self, ProjectSettings};

@@ -39,7 +39,7 @@ pub use project::{
 };
 pub use result::{Artifact, Content, Test, artifact_content, artifacts, each_test, tests};
 pub use run_status::RunStatus;
-pub use storage::{StorageUse, database_bytes, stored};
+pub use storage::{StorageUse, StoredKind, database_bytes, stored};
 pub use test_runs::{TestOverRuns, TestRun, test_runs};
 pub use waiting::explain_waiting;
 pub use watch::{Present, WatchedJob, WatchedStep, WatchedWorkflow, present};

@@ -80,7 +80,7 @@ impl RunStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::store::status::Word;
+    use crate::server::store::words::Word;
 
     #[test]
     fn words_are_those_that_are_read() {

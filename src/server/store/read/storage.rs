@@ -2,8 +2,25 @@
 //!
 //! Only SQLite: `page_count` and `page_size`.
 
-use crate::server::store::status::{StoredKind, Word};
+use crate::server::store::words::Word;
+use crate::server::store::words::words;
 use crate::server::store::{Error, View};
+
+words! {
+    /// Kind of the things that take room, as people are told of it.
+    StoredKind {
+        /// Output of steps.
+        Output = "output",
+        /// Artifacts of jobs.
+        Artifacts = "artifacts",
+        /// Caches of the project.
+        Caches = "caches",
+        /// Layers of workspaces.
+        Workspaces = "workspaces",
+        /// Results of tests.
+        Tests = "tests",
+    }
+}
 
 /// The things of one kind that a project has.
 #[derive(Clone, Debug, PartialEq, Eq)]

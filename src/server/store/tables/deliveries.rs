@@ -5,8 +5,9 @@
 //! flags are integers.
 
 use crate::server::ids::{PipelineId, ProjectId};
+use crate::server::store::forge_states::{DeliverySource, EventState, Verdict};
 use crate::server::store::json::{DamagedColumn, Json, json_or_why};
-use crate::server::store::status::{DeliverySource, EventState, Verdict, Word};
+use crate::server::store::words::Word;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};

@@ -4,7 +4,7 @@
 //! which are set to what a comparison gives: truth values are integers.
 
 use crate::server::ids::ProjectId;
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};

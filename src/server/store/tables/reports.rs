@@ -5,8 +5,9 @@
 //! truth values are integers.
 
 use crate::server::ids::{JobId, PipelineId, ProjectId};
+use crate::server::store::forge_states::ReportState;
 use crate::server::store::json::{DamagedColumn, Message, json_or_why};
-use crate::server::store::status::{JobStatus, JobType, ReportState, StepState, WorkflowStatus};
+use crate::server::store::status::{JobStatus, JobType, StepState, WorkflowStatus};
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};

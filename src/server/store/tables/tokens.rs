@@ -3,7 +3,7 @@
 //! Only SQLite: nothing.
 
 use crate::server::ids::{OrganisationId, ProjectId};
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};

@@ -4,8 +4,9 @@
 //! `LIMIT -1` with OFFSET, and a comparison that is compared with a flag: truth values are integers.
 
 use crate::server::ids::{ProjectId, WebhookCallId, WebhookId};
+use crate::server::store::forge_states::CallState;
 use crate::server::store::json::Json;
-use crate::server::store::status::{CallState, Word};
+use crate::server::store::words::Word;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};

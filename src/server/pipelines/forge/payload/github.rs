@@ -5,7 +5,7 @@ use super::parts::{
     updated,
 };
 use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
-use crate::server::store::status::Forge;
+use crate::server::store::forge_states::Forge;
 use serde_json::Value;
 
 pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery, String> {
