@@ -30,6 +30,8 @@ fn a_task_agent_goes_on_behind_a_prefix_that_does_not_wait() {
         ("p-1", "start \"$@\"; exit 0"),
         // By way of a process that does not wait either, and unheard.
         ("p-2", "(start \"$@\" > /dev/null) & exit 0"),
+        // The task agent is started by what a prefix has left, when that has long ended.
+        ("p-8", "(sleep 0.5; start \"$@\") & exit 0"),
         // A prefix that ends once the task has begun.
         ("p-3", "start \"$@\"; until test -e $DIR/began; do sleep 0.05; done; exit 0"),
     ] {

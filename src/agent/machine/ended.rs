@@ -13,7 +13,7 @@ use crate::http;
 use crate::logging::record;
 use crate::protocol::task_input::task_exit;
 use crate::protocol::{GiveBackReason, Secret, Task, TaskId, duration};
-use crate::system::os::ENDS_WELL_BY_ITSELF;
+use crate::system::os::{self, ENDS_WELL_BY_ITSELF};
 use crate::system::proc;
 use std::time::{Duration, Instant};
 
@@ -102,13 +102,17 @@ impl Tasks {
         true
     }
 
-    /// The agent of a task behind a prefix that has ended. A process has no arguments while its program is begun.
+    /// The agent of a task behind a prefix that has ended. While the prefix has left a process, that may still become
+    /// the agent: a shell in the background starts its program later than the shell before it ends.
     fn agent_behind(&self, task: &TaskId) -> Option<AgentProcess> {
-        let own = std::process::id() as i32;
-        let begins = || proc::descendants(own).iter().any(|process| proc::arguments(process).is_empty());
+        let may_come = || match self.agents.adopts {
+            true => os::has_children(),
+            false => !proc::descendants(std::process::id() as i32).is_empty(),
+        };
         let until = Instant::now() + orphans::PATIENCE;
         loop {
-            let may_come = begins();
+            // The order matters: what comes between two looks is found by the second.
+            let may_come = may_come();
             let found = self.agent_of(task);
             if found.is_some() || !may_come || Instant::now() >= until {
                 return found;
