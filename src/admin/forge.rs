@@ -187,7 +187,7 @@ pub(super) fn deliveries(arguments: &mut Arguments, remote: &Remote) -> Result<V
             ]);
         };
         let said = text(item, "message");
-        if changes.is_empty() || said.contains("left out: ") {
+        if changes.is_empty() || !said.is_empty() {
             row(&mut table, said);
         }
         changes.iter().for_each(|one| row(&mut table, &change(one)));

@@ -107,6 +107,12 @@ impl Index {
     }
 }
 
+/// Whether the bytes are an index of either format, for the fuzz target.
+#[cfg(fuzzing)]
+pub(super) fn is_known(file: &[u8]) -> bool {
+    [SHA1, SHA256].into_iter().any(|id| Index::parse(file, id).is_some())
+}
+
 /// Bytes that are still to be read.
 struct Bytes<'a>(&'a [u8]);
 

@@ -50,6 +50,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tell::tell;
 
+/// Whether a file is an index of git that is read here, for the fuzz target.
+#[cfg(fuzzing)]
+pub fn is_index(file: &[u8]) -> bool {
+    index::is_known(file)
+}
+
 /// The class that everything runs in.
 const CLASS: &str = "runlet/exec";
 /// Threads of the control plane: as many as processors would cost more to start than one person's runners give them to do.

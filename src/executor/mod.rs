@@ -58,6 +58,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 use task::TaskRun;
 
+/// The copy of a report of tests that is stored, for the fuzz target.
+#[cfg(fuzzing)]
+pub fn masked_report(report: &[u8], secrets: &Secrets) -> Vec<u8> {
+    steps::masked_report(report, secrets)
+}
+
 /// Longest input that is read, in bytes.
 const LONGEST_INPUT: u64 = 64 * 1024 * 1024;
 

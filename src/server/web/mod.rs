@@ -35,6 +35,12 @@ use shared::Web;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+/// All rows of some output as HTML, for the fuzz target.
+#[cfg(fuzzing)]
+pub fn log_rows(output: &str) -> String {
+    log::rows(output)
+}
+
 /// Headers of every page. No script runs; styles come from this host; nobody puts a page into a frame.
 const HEADERS: [(HeaderName, &str); 6] = [
     (

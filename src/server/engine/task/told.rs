@@ -19,9 +19,23 @@ pub(super) fn end(
     now: Millis,
 ) -> String {
     let Some(advice) = advice(by, status) else { return message.to_owned() };
-    let place = runner.filter(|runner| !message.contains(&format!("`{runner}`")));
+    let place = runner.filter(|_| !names_its_runner(by));
     let place = place.map_or_else(String::new, |runner| format!(" on the runner `{runner}`"));
     format!("{message}; {} {now}{place}: {advice}", known(by))
+}
+
+/// Whether the sentence of an end of this kind, which is one of this file, says which runner it was. A sentence that a runner or
+/// its agent has sent may name anything.
+fn names_its_runner(by: EndedBy) -> bool {
+    match by {
+        EndedBy::GivenBack | EndedBy::Lapsed | EndedBy::Silence | EndedBy::ClassDeleted => true,
+        EndedBy::Finish
+        | EndedBy::Cancel
+        | EndedBy::Lost
+        | EndedBy::HostRestart
+        | EndedBy::HandOut
+        | EndedBy::Administrator => false,
+    }
 }
 
 /// How the time is called: of what others have seen only the time is known at which they told it.
@@ -138,7 +152,7 @@ pub(super) fn host_restarted(runner: &str, told_by: &str) -> String {
         return message.to_owned();
     }
     format!(
-        "{message} (the runner `{told_by}` says so, which has the machine id of `{runner}`; hosts that are copies of each other need ids of their own: see systemd-machine-id-setup)"
+        "{message} (the runner `{told_by}` says so, which has the same machine id; hosts that are copies of each other need ids of their own: see systemd-machine-id-setup)"
     )
 }
 
@@ -219,10 +233,9 @@ mod tests {
         for by in all {
             let told = end("it broke", (by, TaskState::InfrastructureFail), Some("r1"), at);
             let is_own = by == EndedBy::Cancel;
-            let begins = told.starts_with(&format!(
-                "it broke; {} 1970-01-01T00:00:01.000Z on the runner `r1`: ",
-                known(by)
-            ));
+            let place = if names_its_runner(by) { "" } else { " on the runner `r1`" };
+            let begins =
+                told.starts_with(&format!("it broke; {} 1970-01-01T00:00:01.000Z{place}: ", known(by)));
             assert_eq!(begins, !is_own, "{told}");
             assert_eq!(told.contains("rerun the workflow"), !is_own, "{told}");
         }
@@ -235,15 +248,19 @@ mod tests {
             let told = unreachable("r1", at, Duration::from_secs(budget) + BUDGET_MARGIN);
             assert!(told.ends_with(&format!("fails when it is not within {within}")), "{told}");
         }
-        let named = end(
-            "the runner `r1` is silent",
-            (EndedBy::Silence, TaskState::InfrastructureFail),
-            Some("r1"),
-            at,
-        );
-        assert!(
-            named.starts_with("the runner `r1` is silent; that was at 1970-01-01T00:00:01.000Z: see"),
-            "{named}"
-        );
+        let named = [
+            (EndedBy::Silence, silent("r1", at)),
+            (EndedBy::Lapsed, never_begun("r1", EndedBy::Lapsed, "w")),
+            (EndedBy::GivenBack, never_begun("r1", EndedBy::GivenBack, "w")),
+            (EndedBy::ClassDeleted, back_to_no_class("r1", EndedBy::Lapsed, "w", "a/b")),
+            (EndedBy::HostRestart, host_restarted("r1", "r1")),
+            (EndedBy::HostRestart, host_restarted("r1", "r2")),
+            (EndedBy::Lost, "killed beside `r1`".to_owned()),
+        ];
+        for (by, message) in named {
+            let told = end(&message, (by, TaskState::InfrastructureFail), Some("r1"), at);
+            let times = told.matches("the runner `r1`").count() + told.matches("one, `r1`").count();
+            assert_eq!(times, 1, "{told}");
+        }
     }
 }

@@ -89,6 +89,30 @@ fn moves(view: &View, stored: &StoredChange, event: &Event) -> Result<(Vec<Move>
     Ok((all, this))
 }
 
+/// The first change of the same ref, or of the same pull request from a fork, that was stored before this one and waits for
+/// another try.
+pub(super) fn waits_before(
+    view: &View,
+    stored: &StoredChange,
+    event: &Event,
+) -> Result<Option<StoredChange>, StoreError> {
+    let pushes = |reference: &str| -> Result<Vec<StoredChange>, StoreError> {
+        let told = take::pushes_of(view, &stored.project, reference, Millis(0))?;
+        Ok(told.into_iter().map(|(stored, _)| stored).collect())
+    };
+    let all = match event {
+        Event::Push(push) => pushes(&push.reference)?,
+        Event::Pull(pull) if pull.is_fork => {
+            let told = take::pulls_of(view, &stored.project, pull.number, Millis(0))?;
+            told.into_iter().map(|(stored, _)| stored).collect()
+        }
+        Event::Pull(pull) => pushes(&format!("refs/heads/{}", pull.head_branch))?,
+        Event::Scheduled(_) => Vec::new(),
+    };
+    let waits = |one: &StoredChange| one.state == EventState::Waiting && one.attempts > 0;
+    Ok(all.into_iter().filter(|one| one.seq < stored.seq && waits(one)).min_by_key(|one| one.seq))
+}
+
 /// Whether a move comes after the ref was at `from`, as the moves say that were stored behind `place`.
 fn comes_after(all: &[Move], this: &Move, place: i64, from: &str) -> bool {
     let (mut left, mut seen) = (vec![from], HashSet::from([from]));

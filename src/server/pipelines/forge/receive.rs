@@ -310,12 +310,12 @@ async fn store(state: &Shared, known: Known, sent: Sent, delivery: Delivery) -> 
             }
         }
         let verdict = if delivery.changes.is_empty() { Verdict::Ignored } else { Verdict::Accepted };
-        let sentence = if delivery.changes.is_empty() {
-            delivery.remark.clone()
-        } else {
-            let taken = format!("{} of it", counted(delivery.changes.len(), "change"));
-            let left_out = &delivery.remark;
-            if left_out.is_empty() { taken } else { format!("{taken}; left out: {left_out}") }
+        // A sentence beside changes tells what they do not: each of them has one of its own.
+        let sentence = match delivery.changes.len() {
+            taken if taken > 0 && !delivery.remark.is_empty() => {
+                format!("{} of it; left out: {}", counted(taken, "change"), delivery.remark)
+            }
+            _ => delivery.remark.clone(),
         };
         let new = NewDelivery {
             project: &project.id,

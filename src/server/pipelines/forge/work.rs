@@ -5,7 +5,7 @@ use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange, Unbuilt};
-use crate::server::pipelines::forge::order::{Lost, Overtaken, lost, overtaken};
+use crate::server::pipelines::forge::order::{Lost, Overtaken, lost, overtaken, waits_before};
 use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
     SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
@@ -97,7 +97,7 @@ async fn hand_out(
                 if *state.stopping.borrow() {
                     break;
                 }
-                work_once(&state, &event).await;
+                work_in_order(&state, &event).await;
             }
             drop(permit);
             drop(at_work);
@@ -121,15 +121,39 @@ enum End {
     Later(String),
 }
 
-async fn work_once(state: &Shared, stored: &StoredChange) {
+/// Works off a change behind those of its ref that were stored before it and wait for another try. What has kept one of them
+/// from being read may be over, and then this one must not overtake it.
+async fn work_in_order(state: &Shared, stored: &StoredChange) {
+    while let Ok(event) = &stored.event {
+        let (of, event) = (stored.clone(), event.clone());
+        match state.store.read(move |view| waits_before(view, &of, &event)).await {
+            Ok(Some(before)) if !work_once(state, &before, false).await => {}
+            Ok(_) => break,
+            Err(StoreError::Closed) => return,
+            Err(error) => {
+                record!(Error, project_id = stored.project, change = stored.seq;
+                    "failed to look for changes that wait before this one: {error}"
+                );
+                break;
+            }
+        }
+    }
+    work_once(state, stored, true).await;
+}
+
+/// Works a change off; true where it still waits. `counts`: this is one of its tries, and the next one is later; else that
+/// stays as it was.
+async fn work_once(state: &Shared, stored: &StoredChange, counts: bool) -> bool {
     let end = match work(state, stored).await {
         Ok(end) => end,
-        Err(StoreError::Closed) => return,
+        Err(StoreError::Closed) => return true,
         Err(error) => End::Later(format!("the store refused it: {error}")),
     };
     let (seq, attempts) = (stored.seq, stored.attempts);
+    let waits = matches!(end, End::Later(_));
     let written = match end {
-        End::Started => return,
+        End::Started => return false,
+        End::Later(_) if !counts => return true,
         End::Skipped(why) => {
             state.store.write(move |tx| deliveries::finish_event(tx, seq, EventState::Skipped, &why)).await
         }
@@ -158,7 +182,9 @@ async fn work_once(state: &Shared, stored: &StoredChange) {
         record!(Error, project_id = stored.project, change = seq;
             "failed to write down what became of a change of a repository: {error}"
         );
+        return true;
     }
+    waits
 }
 
 /// Facts about a project when a change of it is worked off.

@@ -36,6 +36,22 @@ pub(super) struct Part {
     pub(super) earlier: Option<u64>,
 }
 
+/// All rows of some output, for the fuzz target.
+#[cfg(fuzzing)]
+pub(super) fn rows(output: &str) -> String {
+    let mut terminal = Terminal::new(1);
+    let mut html = String::new();
+    for c in output.chars() {
+        if let Some(row) = terminal.write(c) {
+            html += &html::row(&terminal, &row, "?1", "");
+        }
+    }
+    for row in terminal.end() {
+        html += &html::row(&terminal, &row, "?1", "");
+    }
+    html
+}
+
 /// Reads the rows from a number on, or the last ones. `address` is the query, escaped, to which a row adds its number;
 /// `stamps` go before the rows.
 pub(super) fn part(
