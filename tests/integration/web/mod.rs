@@ -2,7 +2,7 @@
 
 mod browser;
 mod buttons;
-mod reader;
+pub(crate) mod reader;
 
 use crate::server::{Runner, Server};
 use crate::support::poll;
