@@ -10,6 +10,7 @@ use crate::server::store::words::{Word, literals};
 use crate::server::store::{Error, View, schema};
 use rusqlite::OptionalExtension;
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// A broken promise of the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +158,13 @@ const RULES: &[(&str, &str)] = &[
     ),
 ];
 
+/// The rules as SQL.
+static STATEMENTS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let lists = lists();
+    let sql = |rule: &str| lists.iter().fold(rule.to_owned(), |sql, (name, list)| sql.replace(name, list));
+    RULES.iter().map(|(kind, rule)| (*kind, sql(rule))).collect()
+});
+
 /// Finds what is wrong with the rows by themselves. An earlier schema is no fault, but the rules are not its own: it
 /// gets no further than its version.
 pub fn faults(view: &View) -> Result<Vec<Fault>, Error> {
@@ -194,10 +202,8 @@ pub fn faults(view: &View) -> Result<Vec<Fault>, Error> {
 
 /// Adds the broken promises of the rows about each other.
 pub fn broken_rules(view: &View, faults: &mut Vec<Fault>) -> Result<(), Error> {
-    let lists = lists();
-    for (kind, rule) in RULES {
-        let sql = lists.iter().fold((*rule).to_owned(), |sql, (name, list)| sql.replace(name, list));
-        let mut query = view.sql().prepare_cached(&sql)?;
+    for (kind, sql) in STATEMENTS.iter() {
+        let mut query = view.sql().prepare_cached(sql)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
             if !push(faults, kind, row.get(0)?) {

@@ -151,6 +151,11 @@ pub fn unfinished_jobs(view: &View) -> Result<Vec<JobId>, Error> {
     Ok(query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
 }
 
+/// The workflow of a job.
+pub fn run_of(view: &View, job: &JobId) -> Result<WorkflowId, Error> {
+    one(view, "SELECT workflow_id FROM jobs WHERE id = ?1", [job])
+}
+
 /// All tasks, in the order in which they were made.
 pub fn tasks(view: &View) -> Result<Vec<TaskId>, Error> {
     let mut query = view.sql().prepare_cached("SELECT id FROM tasks ORDER BY seq")?;
