@@ -346,10 +346,21 @@ fn the_wait_for_a_fence_that_begins_anew_is_as_long_as_the_fence() {
     let [fence, wait] = bench.write(move |tx| {
         let class = classes::list_classes(tx)?.remove(0).id;
         fleet::set_wait_limit(tx, &class, Some(LEASE))?;
-        clock::rebase_once(tx, LEASE, Millis(HOUR))?;
+        clock::rebase_once(tx, LEASE, Millis(2 * HOUR))?;
         let fenced = InHand::find(tx, &scene::task(tx, &first.into(), "build")?)?.unwrap();
         let waits = InHand::find(tx, &scene::task(tx, &second.into(), "build")?)?.unwrap();
         Ok([fenced.row.fence_until, waits.row.not_before])
     });
-    assert_eq!((fence, wait), (Some(Millis(HOUR + FENCE)), fence));
+    assert_eq!((fence, wait), (Some(Millis(2 * HOUR + FENCE)), fence));
+}
+
+#[test]
+fn a_task_is_changed_as_it_is_by_then() {
+    let bench = Bench::new();
+    bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0);
+    let changed = bench.write(|tx| {
+        let row = tasks::open(tx)?.remove(0);
+        task::each(tx, [row.clone(), row], Millis(1), |task| task.cancel(Millis(1)))
+    });
+    assert_eq!(changed, 1, "it ends once");
 }
