@@ -288,7 +288,13 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
     work.git(&["tag", "-f", "v1"]);
     let said =
         server.checked_out("release/1.0", &directory, ".", "git describe --tags; git branch", "success");
-    assert!(said.contains("v1\n* release/1.0\n"), "{said}");
+    assert!(said.contains("v1\n  main\n* release/1.0\n"), "{said}");
+    // The default branch is there as in a clone, and where the origin has it.
+    let as_cloned = "git diff --stat main...; git rev-parse --abbrev-ref main@{u}; git rev-parse -q --verify @{u} || true";
+    let said = server.checked_out("release/1.0", &directory, ".", as_cloned, "success");
+    assert!(said.contains(".circleci/config.yml") && said.contains("\norigin/main\n"), "{said}");
+    let said = server.checked_out("main", &directory, ".", "git rev-parse --abbrev-ref @{u}", "success");
+    assert!(said.contains("origin/main\n"), "{said}");
     let default = "git symbolic-ref refs/remotes/origin/HEAD; git rev-parse --abbrev-ref origin/HEAD";
     let said = server.checked_out("release/1.0", &directory, ".", default, "success");
     assert!(said.contains("refs/remotes/origin/main\norigin/main\n"), "{said}");
@@ -332,6 +338,33 @@ fn what_an_earlier_job_left_does_not_decide_a_checkout() {
 }
 
 #[test]
+fn a_checkout_that_hangs_on_what_its_job_has_made_hears_of_a_cancel() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.commit("main", "first");
+    server.register(&work.url());
+    let token = server.class_token("acme/linux");
+    let _runner = server.runner_that_keeps("r", &token);
+    let place = server.folder.path().join("place");
+    let directory = place.display().to_string();
+    let odd =
+        "rm -f .git/packed-refs && mkfifo .git/packed-refs .git/refs/remotes/origin/odd && touch ../ready";
+    let steps = json!(["checkout", { "run": odd }, "checkout"]);
+    let pipeline = server.trigger_look("main", &directory, steps);
+    let id = pipeline["id"].as_str().unwrap();
+    poll("the fifo", || place.join("../ready").exists().then_some(()).ok_or_else(String::new));
+    let workflows = server.call("GET", &format!("/api/v2/pipeline/{id}/workflow"), None);
+    let workflow = workflows["items"][0]["id"].as_str().unwrap();
+    server.call("POST", &format!("/api/v2/workflow/{workflow}/cancel"), None);
+    let job = server.ended(id)[0].clone();
+    assert_eq!(job["status"], "canceled", "{job}");
+    // The next job is not kept by it.
+    let said = server.checked_out("main", &directory, ".", "git log -1 --format=%s", "success");
+    assert!(said.contains("first"), "{said}");
+}
+
+#[test]
 fn settings_and_branches_of_earlier_jobs_have_no_say() {
     let server = Server::start();
     server.project();
@@ -358,7 +391,7 @@ fn settings_and_branches_of_earlier_jobs_have_no_say() {
     let look = "cat d.txt; ls -A; git status --short; git branch --format='%(refname:short)'; git remote; \
         git log --format=%s";
     let main = ".circleci\n.git\nd.txt\nold.txt\nmain\norigin\nfirst\n";
-    let release = ".circleci\n.git\nd.txt\nsub\nrelease\norigin\nsecond\nfirst\n";
+    let release = ".circleci\n.git\nd.txt\nsub\nmain\nrelease\norigin\nsecond\nfirst\n";
     let mut wanted = [("release", release), ("main", main)].into_iter().cycle();
     server.checked_out("main", &directory, ".", "true", "success");
     let stays = std::fs::metadata(place.join("d.txt")).unwrap().modified().unwrap();

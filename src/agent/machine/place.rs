@@ -6,6 +6,7 @@
 
 use crate::system::hex;
 use crate::system::locks::{self, Lock};
+use crate::system::opening::{self, open_regular};
 use crate::system::os::OpenOptionsExt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -60,7 +61,7 @@ pub(in crate::agent) fn held_by(
 
 /// Whether a lock is taken. One that cannot be opened may be years old, and is passed over as in [`take`].
 fn is_held(path: &Path) -> bool {
-    File::open(path).is_ok_and(|file| !locks::is_free(&file))
+    open_regular(path).is_ok_and(|file| !locks::is_free(&file))
 }
 
 /// The process that a lock file names.
@@ -70,7 +71,7 @@ pub(in crate::agent) fn holder(path: &Path) -> Option<u32> {
 
 fn text(path: &Path) -> String {
     let mut text = String::new();
-    let _ = File::open(path).and_then(|file| file.take(LONGEST_TEXT).read_to_string(&mut text));
+    let _ = open_regular(path).and_then(|file| file.take(LONGEST_TEXT).read_to_string(&mut text));
     text
 }
 
@@ -114,7 +115,7 @@ fn open(path: &Path) -> Option<File> {
     let mut open = OpenOptions::new();
     open.read(true).write(true).create(true).truncate(false).mode(0o644);
     // Another user's file cannot be written, but can be locked when it is opened for reading.
-    open.open(path).or_else(|_| File::open(path)).ok()
+    opening::open(path, &mut open).or_else(|_| open_regular(path)).ok()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 use crate::protocol::{TaskId, json};
 use crate::system::locks::{self, Lock};
+use crate::system::opening;
 use crate::system::os::{self, DirBuilderExt, MetadataExt, OpenOptionsExt, geteuid};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -124,14 +125,12 @@ impl RunnerRecord {
             return Err(unusable("not using", &"it belongs to another user"));
         }
         let lock_path = directory.join(format!("machine-{name}.lock"));
-        let lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|error| unusable("cannot write to", &error))?;
+        // A step of the same user may have put a fifo there, on which a runner would wait for ever.
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = opening::open(&lock_path, &mut options).map_err(|error| {
+            unusable(&format!("cannot use the lock `{}` of", lock_path.display()), &error)
+        })?;
         let lock = locks::take(lock).map_err(|held| {
             // An unreadable number only makes the message poorer.
             let [holder, _] = lines(&held);
@@ -216,7 +215,7 @@ fn lines(mut lock: &File) -> [String; 2] {
 
 fn read(path: &Path) -> Remembered {
     let mut text = Vec::new();
-    match File::open(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut text)) {
+    match opening::open_regular(path).and_then(|file| file.take(MAX_STATE_BYTES).read_to_end(&mut text)) {
         Ok(_) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Remembered::default(),
         Err(error) => {
@@ -232,7 +231,9 @@ fn read(path: &Path) -> Remembered {
 
 fn write(path: &Path, state: &Remembered) -> std::io::Result<File> {
     let temporary = path.with_extension("json.new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // Whatever is there in its place: the name is this runner's.
+    let _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
     fs::rename(&temporary, path)?;
     Ok(file)

@@ -8,6 +8,7 @@ use super::socket::{self, Listener};
 use crate::agent::board::Board;
 use crate::agent::settings::{Settings, Status};
 use crate::logging::record;
+use crate::system::opening;
 use crate::system::os::{Access, access, set_mode};
 use rustix::fd::{AsFd, BorrowedFd};
 use std::fs;
@@ -164,7 +165,7 @@ fn question(caller: &mut impl Read) -> io::Result<String> {
 /// Readers see the whole file or the one before.
 fn write_file(path: &Path, text: &str) -> io::Result<()> {
     let temporary = path.with_extension("new");
-    fs::write(&temporary, text)?;
+    opening::write(&temporary, text.as_bytes())?;
     set_mode(&temporary, 0o644)?;
     fs::rename(&temporary, path)
 }

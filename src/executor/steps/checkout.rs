@@ -1,6 +1,8 @@
 //! The `checkout` step: real git, output in the step's log, nothing asked of anybody.
 
 use super::left;
+use super::locks::{is_locked, remove_locks};
+use crate::executor::beside::beside;
 use crate::executor::control::Control;
 use crate::executor::end::{ChildEnd, StepEnd, end_of, exit_text};
 use crate::executor::host::TaskHost;
@@ -13,7 +15,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 /// A fetch that says nothing for this long hangs.
 const SILENCE: Duration = Duration::from_secs(600);
@@ -89,19 +91,19 @@ impl WorkTree<'_> {
         Some(LocalSource::settings(&local.repository).join("config")).filter(|file| file.exists())
     }
 
-    /// Makes a repository, or completes one, and tells it of its origin, by means of `git`.
-    pub(super) fn set_up(&self, git: &mut dyn FnMut(&[&str]) -> Result<(), StepEnd>) -> Result<(), StepEnd> {
+    /// Makes a repository, or completes one, and tells it of its origin, by means of `git`, which is told how to run it.
+    pub(super) fn set_up(&self, git: &mut RunGit<'_>) -> Result<(), StepEnd> {
         let source = self.source;
         let repository = self.directory.join(".git");
         // A repository whose making was cut short is made again: that adds what is missing.
         if !repository.join("config").exists()
-            || !self.succeeds(&["--git-dir=.git", "rev-parse", "--git-dir"])
+            || git(Manner::Quiet, &["--git-dir=.git", "rev-parse", "--git-dir"]).is_err()
         {
             let mut init = vec!["init", "--quiet"];
             if source.revision.len() == 64 {
                 init.push("--object-format=sha256");
             }
-            git(&init)?;
+            git(Manner::Logged, &init)?;
             if let Some(local) = &self.input.local_source {
                 share(&local.repository, &repository)?;
             }
@@ -132,7 +134,7 @@ impl WorkTree<'_> {
             ]);
         }
         for (name, value) in settings {
-            git(&["config", "--replace-all", name, value])?;
+            git(Manner::Logged, &["config", "--replace-all", name, value])?;
         }
         Ok(())
     }
@@ -140,15 +142,14 @@ impl WorkTree<'_> {
     /// Asks git something that is answered at once, without a word in the log. The answer without white space around
     /// it; `None` when git fails.
     pub(super) fn asks(&self, args: &[&str]) -> Option<String> {
+        answer(self.question(args))
+    }
+
+    fn question(&self, args: &[&str]) -> Command {
         let mut command = self.command(self.directory, args);
         // Without this a blobless clone would ask the server for a commit that it does not have.
         command.env("GIT_NO_LAZY_FETCH", "1").stdin(Stdio::null()).stderr(Stdio::null());
-        let output = command.output().ok().filter(|output| output.status.success())?;
-        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    }
-
-    fn succeeds(&self, args: &[&str]) -> bool {
-        self.asks(args).is_some()
+        command
     }
 
     fn command(&self, directory: &Path, args: &[&str]) -> Command {
@@ -183,6 +184,23 @@ impl WorkTree<'_> {
     }
 }
 
+/// How a git runs.
+#[derive(Clone, Copy)]
+pub(super) enum Manner {
+    /// Words of it are in the log of the step.
+    Logged,
+    /// Only its success counts.
+    Quiet,
+}
+
+/// Runs git with arguments, in a manner.
+pub(super) type RunGit<'a> = dyn FnMut(Manner, &[&str]) -> Result<(), StepEnd> + 'a;
+
+fn answer(mut question: Command) -> Option<String> {
+    let output = question.output().ok().filter(|output| output.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 /// A checkout that is under way.
 struct Checkout<'a> {
     tree: WorkTree<'a>,
@@ -215,18 +233,21 @@ impl Checkout<'_> {
             let e = fault::of_disk(e.to_string().as_bytes()).unwrap_or(e);
             StepEnd::by_error(&format!("failed to remove `{}`", repository.display()), &e)
         };
-        let owner = [directory, &repository].into_iter().find_map(left::other_owner);
+        let mut owner = [directory, &repository].into_iter().find_map(left::other_owner);
         let mut before = None;
         if existing && owner.is_none() {
             let is_old = left::is_old(&repository, self.tree.host.began);
-            let settings = self.tree.asks(&["config", "--file=.git/config", "--list", "--name-only"]);
+            let settings = self.asks(&["config", "--file=.git/config", "--list", "--name-only"]);
             // A name outside of a section is no setting, though git goes on after it.
             let keeps = !is_old && settings.is_some_and(|names| names.lines().all(|name| name.contains('.')));
             if !keeps || left::is_set_aside(&repository) {
                 // HEAD says which files are the commit's, and which are to go.
-                before = self.tree.asks(&["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
+                before = self.asks(&["--git-dir=.git", "rev-parse", "--verify", "--quiet", "HEAD"]);
                 let modules = !keeps && self.tree.input.local_source.is_none();
                 if let Err(error) = left::strip(&repository, keeps, modules) {
+                    if let Some(owner) = left::kept_by_another(directory) {
+                        return Err(owned(cannot_remove(error), Some(owner)));
+                    }
                     log.note(&format!(
                         "The repository that was here cannot be used ({error}): making it anew"
                     ));
@@ -236,6 +257,9 @@ impl Checkout<'_> {
         }
         let before = before.as_deref();
         let mut moved = self.fetch_and_move(before);
+        if moved.is_err() && owner.is_none() {
+            owner = left::kept_by_another(directory);
+        }
         if let (Err(Trouble::Git(end)), true, None, false) =
             (&moved, existing, &owner, is_locked(&repository))
         {
@@ -247,10 +271,7 @@ impl Checkout<'_> {
                 moved = self.fetch_and_move(None);
             }
         }
-        moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| match (owner, end.message.as_deref()) {
-            (Some(owner), Some(why)) => StepEnd { message: Some(format!("{why}; {owner}")), ..end },
-            _ => end,
-        })?;
+        moved.map_err(|(Trouble::Git(end) | Trouble::Gone(end))| owned(end, owner))?;
         log.note(&format!("Checked out {}", self.tree.source.revision));
         Ok(())
     }
@@ -266,7 +287,10 @@ impl Checkout<'_> {
         let (directory, source, log) = (tree.directory, tree.source, self.log);
         let revision = &source.revision;
         let repository = directory.join(".git");
-        tree.set_up(&mut |args| self.git(args))?;
+        tree.set_up(&mut |manner, args| match manner {
+            Manner::Logged => self.git(args),
+            Manner::Quiet => self.asks(args).map(drop).ok_or_else(StepEnd::success),
+        })?;
 
         let wanted = match (&source.reference, &source.branch, &source.tag) {
             (Some(reference), ..) => format!("+{reference}:refs/runlet/source"),
@@ -311,12 +335,12 @@ impl Checkout<'_> {
         }
         if let Some(default) = &source.default_branch {
             // A clone has this reference, where that branch has come along.
-            tree.succeeds(&["remote", "set-head", "--", "origin", default]);
+            self.succeeds(&["remote", "set-head", "--", "origin", default]);
         }
         if let Some(before) = before {
-            self.tree.succeeds(&["read-tree", before]);
+            self.succeeds(&["read-tree", before]);
             // Files that are as they should be are not written again: what was built from them stays newer.
-            self.tree.succeeds(&["update-index", "-q", "--refresh"]);
+            self.succeeds(&["update-index", "-q", "--refresh"]);
         }
         let target: Vec<&str> = match (&source.branch, &source.tag) {
             // Git makes no branch here whose name begins with `-`, though it has them elsewhere.
@@ -332,17 +356,32 @@ impl Checkout<'_> {
                 fs::remove_file(&index)
                     .map_err(|e| StepEnd::failed(format!("failed to remove `{}`: {e}", index.display())))?;
                 // The index of HEAD says which files of the commit before are to go.
-                self.tree.succeeds(&["read-tree", "HEAD"]);
-                Ok(self.git(&target)?)
+                self.succeeds(&["read-tree", "HEAD"]);
+                self.git(&target)?;
             }
-            ended => Ok(ended?),
+            ended => ended?,
         }
+        self.have_default_branch();
+        Ok(())
+    }
+
+    /// Makes the default branch as a clone has it, where it has come along: `git diff main...` and `git pull` ask for it.
+    fn have_default_branch(&mut self) {
+        let source = self.tree.source;
+        let Some(default) = &source.default_branch else { return };
+        let upstream = format!("origin/{default}");
+        let is_built = source.tag.is_none() && source.branch.as_ref() == Some(default);
+        let branch: &[&str] = match is_built {
+            true => &["branch", "--quiet", "--set-upstream-to", &upstream],
+            false => &["branch", "--quiet", "--force", "--track", "--", default, &upstream],
+        };
+        self.succeeds(branch);
     }
 
     /// Removes branches of earlier jobs that cannot be there together with those of this one: git keeps them
     /// as files and folders.
     fn clear_the_way(&mut self, ours: &[String]) -> Result<(), StepEnd> {
-        let listed = self.tree.asks(&["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
+        let listed = self.asks(&["for-each-ref", "--format=%(refname)", "refs/heads", "refs/remotes"]);
         let below =
             |one: &str, other: &str| one.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
         for known in listed.unwrap_or_default().lines() {
@@ -354,12 +393,12 @@ impl Checkout<'_> {
     }
 
     /// Arguments of `git fetch` for the method, as far as this git can.
-    fn how(&self, local: bool) -> Vec<String> {
+    fn how(&mut self, local: bool) -> Vec<String> {
         let shallow = self.tree.directory.join(".git/shallow").exists();
         let mut how = match self.method {
             CheckoutMethod::Shallow { depth } => vec![format!("--depth={depth}")],
             CheckoutMethod::Blobless if !local => {
-                let version = self.tree.asks(&["version"]).unwrap_or_default();
+                let version = self.asks(&["version"]).unwrap_or_default();
                 if blobless_works(&version) { vec!["--filter=blob:none".to_owned()] } else { vec![] }
             }
             CheckoutMethod::Blobless | CheckoutMethod::Full => vec![],
@@ -373,8 +412,19 @@ impl Checkout<'_> {
         how
     }
 
-    fn has_commit(&self, revision: &str) -> bool {
-        self.tree.succeeds(&["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    fn has_commit(&mut self, revision: &str) -> bool {
+        self.succeeds(&["cat-file", "-e", &format!("{revision}^{{commit}}")])
+    }
+
+    /// Asks git as [`WorkTree::asks`] does. Git may hang on what the job has made of its repository: a stop is heard all the same,
+    /// and answered by `None`.
+    fn asks(&mut self, args: &[&str]) -> Option<String> {
+        let question = self.tree.question(args);
+        beside(self.control, move |_| answer(question)).ok().flatten()
+    }
+
+    fn succeeds(&mut self, args: &[&str]) -> bool {
+        self.asks(args).is_some()
     }
 
     fn git(&mut self, args: &[&str]) -> Result<(), StepEnd> {
@@ -401,6 +451,14 @@ impl Checkout<'_> {
             )),
             other => Err(end_of(other)),
         }
+    }
+}
+
+/// An end with a sentence about an owner.
+fn owned(end: StepEnd, owner: Option<String>) -> StepEnd {
+    match (owner, end.message.as_deref()) {
+        (Some(owner), Some(why)) => StepEnd { message: Some(format!("{why}; {owner}")), ..end },
+        _ => end,
     }
 }
 
@@ -464,41 +522,6 @@ fn add(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the lock files of a repository that are older than the task, and tells of each. They are of a git
-/// that was killed: nothing survives a task, and a git of this one has made its locks since.
-fn remove_locks(repository: &Path, began: SystemTime, tell: &mut dyn FnMut(&Path, io::Result<()>)) {
-    each_lock(repository, &mut |path, at| {
-        if at < began {
-            tell(path, fs::remove_file(path));
-        }
-    });
-}
-
-/// Whether a git may be at work in a repository: what it has there is its own until it ends.
-fn is_locked(repository: &Path) -> bool {
-    let mut locked = false;
-    each_lock(repository, &mut |_, _| locked = true);
-    locked
-}
-
-/// Tells the path and the age of every lock file of a repository. A reference may not be called like one, so among
-/// references only locks are.
-fn each_lock(repository: &Path, see: &mut dyn FnMut(&Path, SystemTime)) {
-    fn walk(folder: &Path, deep: bool, see: &mut dyn FnMut(&Path, SystemTime)) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let Ok(about) = entry.metadata() else { continue };
-            if about.is_dir() && deep {
-                walk(&path, deep, see);
-            } else if path.extension().is_some_and(|e| e == "lock") && about.is_file() {
-                see(&path, about.modified().unwrap_or_else(|_| SystemTime::now()));
-            }
-        }
-    }
-    walk(repository, false, see);
-    walk(&repository.join("refs"), true, see);
-}
-
 /// Partial clones came with git 2.19; 2.41.0 broke them.
 fn blobless_works(version: &str) -> bool {
     let number = version.split_whitespace().nth(2).unwrap_or_default();
@@ -511,32 +534,6 @@ fn blobless_works(version: &str) -> bool {
 #[expect(clippy::unwrap_used, reason = "a test that cannot set up its files should fail loudly")]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_locks_from_before_the_task_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir_all(folder.path().join("refs/heads/deep")).unwrap();
-        let began = SystemTime::now();
-        let make = |name: &str, age: u64| {
-            let file = fs::File::create(folder.path().join(name)).unwrap();
-            file.set_modified(began - Duration::from_secs(age)).unwrap();
-        };
-        let locks = ["HEAD.lock", "index.lock", "refs/heads/deep/main.lock"];
-        locks.iter().for_each(|name| make(name, 60));
-        make("shallow.lock", 0);
-        make("index", 60);
-        let mut removed = Vec::new();
-        remove_locks(folder.path(), began, &mut |path, outcome| {
-            outcome.unwrap();
-            removed.push(path.strip_prefix(folder.path()).unwrap().display().to_string());
-        });
-        removed.sort();
-        assert_eq!(removed, locks);
-        assert!(folder.path().join("shallow.lock").exists() && folder.path().join("index").exists());
-        assert!(is_locked(folder.path()));
-        fs::remove_file(folder.path().join("shallow.lock")).unwrap();
-        assert!(!is_locked(folder.path()));
-    }
 
     #[test]
     fn what_an_earlier_job_left_of_a_submodule_stays_and_learns_of_more() {

@@ -5,7 +5,7 @@
 //! those of its own steps are known; the rest goes with the checkout, since steps before that may look at it.
 
 use crate::executor::cleanup::remove;
-use crate::system::os::{MetadataExt, geteuid};
+use crate::system::os::{MetadataExt, geteuid, may_write};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -43,6 +43,22 @@ pub(super) fn other_owner(path: &Path) -> Option<String> {
     })
 }
 
+/// A sentence about the first folder within one that another user has and that cannot be written to. Costs a look at each entry.
+pub(super) fn kept_by_another(folder: &Path) -> Option<String> {
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        let owner = if may_write(&folder) { None } else { other_owner(&folder) };
+        if owner.is_some() {
+            return owner;
+        }
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        left.extend(
+            entries.filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path()),
+        );
+    }
+    None
+}
+
 /// Whether nothing of this task has set up the repository: its settings, or the file that stands for it, are older,
 /// or there are none.
 pub(super) fn is_old(repository: &Path, began: SystemTime) -> bool {
@@ -62,6 +78,7 @@ pub(super) fn set_aside(repository: &Path, modules: bool) -> io::Result<()> {
     if !repository.symlink_metadata()?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
+    remove_odd(repository)?;
     SETTINGS.iter().try_for_each(|name| remove(&repository.join(name)))?;
     if modules {
         set_modules_aside(&repository.join("modules"))?;
@@ -115,6 +132,7 @@ pub(super) fn strip(repository: &Path, settings: bool, modules: bool) -> io::Res
         // A link to a repository elsewhere, which stays as it is.
         return remove(repository);
     }
+    remove_odd(repository)?;
     retain(repository, &|name| KEPT.contains(&name) || settings && SETTINGS.contains(&name))?;
     if modules {
         set_modules_aside(&repository.join("modules"))?;
@@ -136,6 +154,23 @@ pub(super) fn strip(repository: &Path, settings: bool, modules: bool) -> io::Res
 pub(super) fn is_partial(repository: &Path) -> bool {
     let mut packs = fs::read_dir(repository.join("objects/pack")).into_iter().flatten().flatten();
     packs.any(|pack| pack.path().extension().is_some_and(|kind| kind == "promisor"))
+}
+
+/// Removes what is no file, folder or link from a folder and those in it: whoever opens a fifo waits for ever.
+fn remove_odd(folder: &Path) -> io::Result<()> {
+    let mut left = vec![folder.to_owned()];
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(&folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if !kind.is_file() && !kind.is_symlink() {
+                fs::remove_file(entry.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes the entries of a folder whose names are not wanted, and links: parts of a repository elsewhere stay as they
@@ -242,6 +277,30 @@ mod tests {
             assert_eq!(["HEAD", "index", "hooks", "info", "refs/replace"].iter().filter(is_there).count(), 2);
         }
         set_modules_aside(&folder.path().join("nothing")).unwrap();
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_would_be_waited_for_goes_before_anything_is_opened() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let repository = folder.path().join(".git");
+        let fifos = ["packed-refs", "refs/remotes/origin/main", "modules/m/config", MARK];
+        for clean in [&|| set_aside(&repository, true), &|| strip(&repository, false, true)]
+            as [&dyn Fn() -> io::Result<()>; 2]
+        {
+            fs::create_dir_all(repository.join("refs/remotes/origin")).unwrap();
+            fs::create_dir_all(repository.join("modules/m")).unwrap();
+            fs::write(repository.join("modules/m/HEAD"), "x").unwrap();
+            for name in fifos {
+                let _ = fs::remove_file(repository.join(name));
+                mknodat(CWD, repository.join(name), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            }
+            clean().unwrap();
+            for name in fifos {
+                assert!(fs::metadata(repository.join(name)).map_or(true, |about| about.is_file()), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod download;
 mod files;
 mod left;
 mod listing;
+mod locks;
 mod masked_xml;
 pub(super) mod names;
 mod packing;

@@ -22,7 +22,7 @@ pub(in crate::executor) fn take_over(input: &TaskInput, host: &TaskHost, steps: 
         {
             let tree = WorkTree { input, host, directory: &directory, source };
             // A failure here comes again in the step, which reports it.
-            let _ = tree.set_up(&mut |args| tree.asks(args).map(drop).ok_or_else(StepEnd::success));
+            let _ = tree.set_up(&mut |_, args| tree.asks(args).map(drop).ok_or_else(StepEnd::success));
         }
     }
 }

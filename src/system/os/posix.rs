@@ -199,6 +199,11 @@ pub fn is_alive(pid: Pid) -> bool {
     rustix::process::test_kill_process(pid) != Err(Errno::SRCH)
 }
 
+/// Whether this process may make and remove entries of a folder.
+pub fn may_write(folder: &Path) -> bool {
+    rustix::fs::access(folder, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 /// Whether this process has a child, after the dead were reaped: no thread may wait for one any more.
 pub fn has_children() -> bool {
     loop {

@@ -39,11 +39,28 @@ const SAID: [(&str, &str); 6] = [
     ("Failed to buffer the request body", "the body was cut off"),
 ];
 
+/// Ends of the language's sentences about a value, and ours in their place.
+const NO_VALUE: [(&str, &str); 5] = [
+    ("invalid digit found in string", "it takes a whole number"),
+    ("cannot parse integer from empty string", "it takes a whole number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("number too small to fit in target type", "the number is too small"),
+    ("provided string was not `true` or `false`", "it takes `true` or `false`"),
+];
+
+/// A text of the framework with our words about a value, where that stands at its end.
+fn about_value(text: &str) -> String {
+    let ours = |(theirs, ours): &(&str, &str)| Some(format!("{}{ours}", text.strip_suffix(*theirs)?));
+    NO_VALUE.iter().find_map(ours).unwrap_or_else(|| text.to_owned())
+}
+
 /// A refusal that the framework made, in words of this control plane. `allowed` are the methods of the path, where it
 /// does not take that of the call.
 fn framework(status: StatusCode, body: &[u8], allowed: Option<&str>) -> ApiError {
     let text = String::from_utf8_lossy(body);
-    let kept = |(theirs, ours): &(&str, &str)| Some(format!("{ours}{}", text.trim().strip_prefix(*theirs)?));
+    let kept = |(theirs, ours): &(&str, &str)| {
+        Some(format!("{ours}{}", about_value(text.trim().strip_prefix(*theirs)?)))
+    };
     let message = match status {
         StatusCode::PAYLOAD_TOO_LARGE => return ApiError::too_long(),
         // The framework adds some later: those stand in the header alone.
@@ -113,8 +130,11 @@ mod tests {
             said(StatusCode::UNPROCESSABLE_ENTITY, body),
             "the body is not what this call takes: missing field `id` at line 1 column 2"
         );
-        let query = said(StatusCode::BAD_REQUEST, "Failed to deserialize query string: page: invalid digit");
-        assert_eq!(query, "the query is not what this address takes: page: invalid digit");
+        let query = said(
+            StatusCode::BAD_REQUEST,
+            "Failed to deserialize query string: page: invalid digit found in string",
+        );
+        assert_eq!(query, "the query is not what this address takes: page: it takes a whole number");
         assert_eq!(said(StatusCode::METHOD_NOT_ALLOWED, ""), "this path takes other methods: GET,HEAD");
         assert!(said(StatusCode::BAD_REQUEST, "Anything new").starts_with("the call cannot be read"));
         assert!(said(StatusCode::INTERNAL_SERVER_ERROR, "Missing request extension").contains("its log"));
