@@ -63,6 +63,25 @@ fn a_key_that_a_cancelled_workflow_gives_back_is_not_for_its_own_jobs() {
     );
 }
 
+/// In a rerun from failed the unlock may come before the lock, which is taken again.
+#[test]
+fn a_lock_that_waits_is_not_forgotten_by_an_unlock_that_comes_before_it() {
+    let bench = Bench::new();
+    let unlock = "    jobs:\n      - take\n      - deploy: {requires: [take]}\n      - give: {requires: [deploy]}\n      - test: {requires: [give]}\n";
+    let text = with_lock(unlock).replacen("jobs:\n", "jobs:\n  give: {type: unlock, key: two}\n", 1);
+    let first = bench.pipeline(2, "x", &text, 0).remove(0);
+    bench.end(&first, "deploy", TaskState::Success, 1);
+    let holder = with_lock("    jobs:\n      - take\n      - build: {requires: [take]}\n");
+    let holder = bench.pipeline(1, "y", &holder, 1).remove(0);
+    bench.end(&first, "test", TaskState::Failed, 2);
+    let again = bench.rerun(&first, RerunScope::Failed).unwrap();
+    assert_eq!(bench.jobs(&again), "take=queued deploy=success give=success test=queued");
+    bench.end(&again, "test", TaskState::Success, HOUR);
+    bench.end(&holder, "build", TaskState::Success, HOUR);
+    assert_eq!(bench.jobs(&again), "take=success deploy=success give=success test=success");
+    assert_eq!((bench.status(&again), bench.claims()), (WorkflowStatus::Success, 0));
+}
+
 /// How many waits for the key of a workflow that has a runner are over at a time.
 fn over(bench: &Bench, now: u64) -> usize {
     bench.write(move |tx| expire_waits_once(tx, Millis(now)))

@@ -126,15 +126,16 @@ pub fn delete_of_job(tx: &Tx<'_>, job: &JobId) -> Result<Vec<SerialKey>, Error> 
     Ok(delete.query_map([job], key)?.collect::<Result<_, _>>()?)
 }
 
-/// Takes the jobs of a workflow that are of a kind out of the lines for keys of a name. Returns the keys.
-pub fn delete_of_kind(
+/// Takes the keys of a name from the jobs of a workflow that are of a kind and hold them; one that waits goes on waiting.
+/// Returns the keys.
+pub fn delete_holders_of_kind(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     name: &str,
     kind: JobType,
 ) -> Result<Vec<SerialKey>, Error> {
     let mut delete = tx.sql().prepare_cached(
-        "DELETE FROM serial_claims WHERE workflow_id = ?1 AND key = ?2
+        "DELETE FROM serial_claims WHERE workflow_id = ?1 AND key = ?2 AND is_holder
             AND job_id IN (SELECT id FROM jobs WHERE workflow_id = ?1 AND kind = ?3) RETURNING organisation_id, key",
     )?;
     Ok(delete.query_map(params![workflow, name, kind], key)?.collect::<Result<_, _>>()?)
