@@ -1,4 +1,5 @@
 //! Serial groups that pass on while something else ends jobs: waits that are over, cancelled workflows.
+#![expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 
 use super::tests::{Bench, HOUR, LEASE, config};
 use super::*;
