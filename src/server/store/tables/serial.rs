@@ -1,6 +1,6 @@
 //! Serial groups: the jobs that hold or wait for a key, in the order in which they came.
 //!
-//! Only SQLite: the order is that of an AUTOINCREMENT column; flags are integers.
+//! Only SQLite: the order is that of an AUTOINCREMENT column; CROSS JOIN keeps to the order that is written; flags are integers.
 
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::store::status::JobType;
@@ -179,8 +179,8 @@ pub fn wait_anew_behind_held(tx: &Tx<'_>, before: Millis, now: Millis) -> Result
     tx.sql()
         .prepare_cached(
             "UPDATE serial_claims SET since_ms = ?2 WHERE NOT is_holder AND since_ms < ?1 AND (organisation_id, key) IN (
-                SELECT s.organisation_id, s.key FROM serial_claims s JOIN jobs j ON j.workflow_id = s.workflow_id
-                JOIN tasks t ON t.job_id = j.id WHERE s.is_holder AND t.is_held)",
+                SELECT s.organisation_id, s.key FROM serial_claims s CROSS JOIN jobs j ON j.workflow_id = s.workflow_id
+                CROSS JOIN tasks t ON t.job_id = j.id WHERE s.is_holder AND t.is_held)",
         )?
         .execute([before, now])?;
     Ok(())
