@@ -27,7 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-const STORIES: u32 = 40;
+const STORIES: u32 = 100;
 const MINUTE: u64 = 60_000;
 
 /// Workflows that meet at two keys: of jobs, of a lock that is given back, of one that the end of its workflow gives back.
