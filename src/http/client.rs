@@ -198,15 +198,24 @@ impl Client {
         }
         let http = builder.body(bytes).map_err(|e| Error::Setup(format!("cannot call `{url}`: {e}")))?;
         let connect = CONNECT_TIMEOUT.min(request.timeout);
-        let http = self
-            .agent
-            .configure_request(http)
-            .timeout_global(Some(request.timeout))
-            .timeout_resolve(Some(connect))
-            .timeout_connect(Some(connect))
-            .allow_non_standard_methods(true)
-            .build();
-        let answer = self.agent.run(http).map_err(|error| {
+        let run = |http| {
+            let http = self
+                .agent
+                .configure_request(http)
+                .timeout_global(Some(request.timeout))
+                .timeout_resolve(Some(connect))
+                .timeout_connect(Some(connect))
+                .allow_non_standard_methods(true)
+                .build();
+            self.agent.run(http)
+        };
+        // A connection that was kept may be closed just when it is used again. What only asks is asked once more.
+        let again = (request.method == "GET").then(|| http.clone());
+        let answer = match (run(http), again) {
+            (Err(error), Some(http)) if explain::was_cut(&error) => run(http),
+            (answer, _) => answer,
+        };
+        let answer = answer.map_err(|error| {
             let message = format!("failed to {} `{url}`: {}", request.method, self.explain(&error));
             if explain::was_connected(&error) {
                 Error::Unanswered(message)
@@ -401,7 +410,7 @@ mod tests {
             let url = format!("http://{}", listener.local_addr().unwrap());
             let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
             let timeout = Duration::from_secs(300);
-            let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
+            let request = Request { method: "POST", path: "/x", token: None, body: Body::Empty, timeout };
             std::thread::scope(|scope| {
                 let answered = scope.spawn(|| client.send(&request));
                 let (mut socket, _) = listener.accept().unwrap();
@@ -424,6 +433,32 @@ mod tests {
         let timeout = Duration::from_secs(300);
         let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
         assert!(!client.send(&request).unwrap_err().may_be_heard());
+    }
+
+    #[test]
+    fn what_only_asks_is_asked_again_where_the_connection_was_cut() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = Client::new(&Endpoint { url, ..Endpoint::default() }).unwrap();
+        let timeout = Duration::from_secs(300);
+        let request = Request { method: "GET", path: "/x", token: None, body: Body::Empty, timeout };
+        std::thread::scope(|scope| {
+            let answered = scope.spawn(|| [client.send(&request), client.send(&request)]);
+            // The first connection is kept after an answer, and closed when it is used again.
+            let answer = |socket: &mut std::net::TcpStream| {
+                assert!(std::io::Read::read(socket, &mut [0; 4096]).unwrap() > 0);
+                let text = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+                std::io::Write::write_all(socket, text.as_bytes()).unwrap();
+            };
+            let (mut kept, _) = listener.accept().unwrap();
+            answer(&mut kept);
+            assert!(std::io::Read::read(&mut kept, &mut [0; 4096]).unwrap() > 0);
+            drop(kept);
+            answer(&mut listener.accept().unwrap().0);
+            for answer in answered.join().unwrap() {
+                assert_eq!(answer.unwrap().status, 200);
+            }
+        });
     }
 
     /// The answer with this head, as a runner takes it.

@@ -153,6 +153,13 @@ pub(super) fn was_connected(error: &ureq::Error) -> bool {
     }
 }
 
+/// Whether the other side has closed the connection in the place of an answer.
+pub(super) fn was_cut(error: &ureq::Error) -> bool {
+    use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let of = |kind| matches!(kind, BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof);
+    matches!(error, ureq::Error::Io(error) if of(error.kind()))
+}
+
 /// The error of opening the socket, if it was that.
 fn opened(error: &io::Error, peer: Peer<'_>) -> Option<String> {
     Some(match (error.kind(), peer) {

@@ -136,6 +136,60 @@ fn agent_is_found(record: &str) {
     assert_eq!(server.claims(), 2, "it claimed while the task ran: {}", runner.log());
 }
 
+/// A task that checks a commit of a repository on this host out, and says so.
+fn task_at(id: &str, repository: &str, revision: &str) -> runlet::protocol::Task {
+    use runlet::protocol::{CheckoutMethod, Source, StepAction};
+    let mut task = task_of(id, &["checkout"]);
+    task.source = Some(Source {
+        repository_url: format!("file://{repository}"),
+        revision: revision.to_owned(),
+        branch: Some("main".to_owned()),
+        tag: None,
+        reference: None,
+        default_branch: Some("main".to_owned()),
+    });
+    task.job.steps[0].action = StepAction::Checkout { path: ".".to_owned(), method: CheckoutMethod::Full };
+    task
+}
+
+#[test]
+fn folders_that_another_user_has_are_named_and_nothing_is_thrown_away_for_them() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let server = ControlPlane::start();
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_owned();
+    let make = "git init -q -b main origin && cd origin && git config user.name a && git config user.email a@b \
+        && mkdir sub && echo 1 > sub/x && git add . && git commit -qm 1 && git rev-parse HEAD \
+        && echo 2 > sub/x && git commit -qam 2 && git rev-parse HEAD";
+    let made = Command::new("sh").args(["-ec", make]).current_dir(&place).output().unwrap();
+    let commits = String::from_utf8(made.stdout).unwrap();
+    let (first, second) = commits.trim().split_once('\n').unwrap();
+    let repository = place.join("origin").display().to_string();
+    let machine = Machine::at(folder, &server.url());
+    let Some(machine) = as_ordinary_user(machine, &place) else { return };
+    let work = machine.path("work");
+    server.offer(&task_at("f-1", &repository, first));
+    let runner = machine.start();
+    assert_eq!(server.wait_finished("f-1")["status"], "success", "{}", runner.log());
+    for (number, taken) in [(2, "sub"), (3, ".git/refs")] {
+        // As a container that runs as root leaves it.
+        let path = work.join(taken);
+        std::os::unix::fs::chown(&path, Some(0), Some(0)).unwrap();
+        let id = format!("f-{number}");
+        server.offer(&task_at(&id, &repository, second));
+        let finish = server.wait_finished(&id);
+        let message = finish["message"].as_str().unwrap_or_default();
+        let words = format!("/{taken}` is owned by another user (uid 0, and this runner has uid 65534)");
+        assert!(message.contains(&words), "{finish} {}", runner.log());
+        assert!(work.join(".git/objects").read_dir().unwrap().count() > 2, "{finish}");
+        std::os::unix::fs::chown(&path, Some(65534), Some(65534)).unwrap();
+    }
+    server.offer(&task_at("f-4", &repository, second));
+    assert_eq!(server.wait_finished("f-4")["status"], "success", "{}", runner.log());
+}
+
 /// The names by which a task agent holds a folder are Linux's.
 #[test]
 #[cfg(target_os = "linux")]

@@ -92,10 +92,7 @@ impl WorkTree<'_> {
     }
 
     /// Makes a repository, or completes one, and tells it of its origin, by means of `git`, which is told how to run it.
-    pub(super) fn set_up(
-        &self,
-        git: &mut dyn FnMut(Manner, &[&str]) -> Result<(), StepEnd>,
-    ) -> Result<(), StepEnd> {
+    pub(super) fn set_up(&self, git: &mut RunGit<'_>) -> Result<(), StepEnd> {
         let source = self.source;
         let repository = self.directory.join(".git");
         // A repository whose making was cut short is made again: that adds what is missing.
@@ -195,6 +192,9 @@ pub(super) enum Manner {
     /// Only its success counts.
     Quiet,
 }
+
+/// Runs git with arguments, in a manner.
+pub(super) type RunGit<'a> = dyn FnMut(Manner, &[&str]) -> Result<(), StepEnd> + 'a;
 
 fn answer(mut question: Command) -> Option<String> {
     let output = question.output().ok().filter(|output| output.status.success())?;
