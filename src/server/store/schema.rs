@@ -62,6 +62,8 @@ const MIGRATIONS: &[&str] = &[
     UPDATE tasks SET waits_since_ms = queued_at_ms WHERE status = 'queued';",
     // Author and committer of the commit of a pipeline, with times: JSON, for those who are told of it.
     "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
+    // Whether a rerun was asked for whatever the runs before may be doing: it waits for no fence of theirs.
+    "ALTER TABLE workflows ADD COLUMN is_forced INTEGER NOT NULL DEFAULT 0;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an
