@@ -5,6 +5,9 @@ BEGIN {
     # Text that goes on after a beginning is SQL by more than its first word.
     more_sql = "(SELECT .* FROM [a-z{]|INSERT (OR [A-Z]+ )?INTO [a-z{]|UPDATE [a-z_{}]+ SET [a-z{]|DELETE FROM [a-z{])"
     sql = "(SELECT [^ ]|INSERT (OR [A-Z]+ )?INTO |REPLACE INTO |UPDATE [a-z_{}]+ SET |DELETE FROM |CREATE (UNIQUE |TEMP )?(TABLE|INDEX|VIEW|TRIGGER) |ALTER TABLE |PRAGMA |WITH [a-z_]+ AS \\()"
+    # A call that opens a path as it is there, and waits for ever where that is a pipe. One with `create_new` waits for nobody.
+    opening = "(^|[^A-Za-z0-9_])(fs::(read|read_to_string|write|copy)|File::(open|create))([^A-Za-z0-9_:]|$)"
+    more_opening = "(OpenOptions::new|File::options)\\(\\).*[.]open\\("
     # Words for a thing that only another line names.
     pronouns = "(What|Who|Whose|Whoever|Whatever|Where|Wherever|Something"
     more = "It|Its|One|Nothing|Everything|Those|That|This|Such|They|The same|As|So many|None|Else"
@@ -212,6 +215,15 @@ FILENAME == house && /^\| *`[A-Z][A-Za-z0-9]*` *\|/ {
     twice[cells[2]] = FNR
     next
 }
+FILENAME == house && /^\| *`src\/[^|]*\| *`(fs|File)[:`]/ {
+    split($0, cells, "|")
+    gsub(/[ `]/, "", cells[2])
+    gsub(/^ *`|` *$/, "", cells[3])
+    calm_file[++calm_count] = cells[2]
+    calm_call[calm_count] = cells[3]
+    calm_line[calm_count] = FNR
+    next
+}
 FILENAME == house && /^\| *Layer *\|/ {
     layer_table++
     next
@@ -304,6 +316,19 @@ FNR == 1 { begin_file() }
             test_module[path] = 1
         } else if (code !~ /[;,] *$/ && code !~ /[{].*[}] *$/) test_indent = indent
         next
+    }
+
+    rest = $0
+    gsub(/(fs::read|fs::read_to_string|File::open)\("\/(proc|sys|etc)\/[^"]*"\)/, "", rest)
+    if (file ~ /^src\/(executor|agent)(\/|\.rs)/ &&
+        (code ~ opening && rest ~ opening || code ~ more_opening && code !~ /create_new\(true\)/)) {
+        for (i = 1; i <= calm_count; i++)
+            if (calm_file[i] == file && index($0, calm_call[i])) break
+        if (i <= calm_count) calm_used[i] = 1
+        else {
+            open_file[++opens_count] = file
+            open_line[opens_count] = FNR
+        }
     }
 
     while (depth && indent <= inline_indent[depth] && code ~ /^ *[}]/) {
@@ -460,6 +485,11 @@ END {
     }
     for (i = 1; i <= room_count; i++)
         if (!(room_list[i] in lived)) fail(house, rooms[room_list[i]], "the room `" room_list[i] "` has no file: take its row out, or correct its path")
+    for (i = 1; i <= opens_count; i++)
+        if (!(open_file[i] in test_file))
+            fail(open_file[i], open_line[i], "a file is opened as it is there: whoever opens a pipe that a step has put into its place waits for ever, so use `system::opening`, or give the call a row, with the reason, in the table of calls in " house)
+    for (i = 1; i <= calm_count; i++)
+        if (!(i in calm_used) && only == "") fail(house, calm_line[i], "no line of `" calm_file[i] "` has `" calm_call[i] "` and needs the row (any more): take it out")
     for (i = 1; i <= noted; i++) {
         if (note_file[i] in test_file) continue
         to = lead(note_module[i], note_path[i], 0)

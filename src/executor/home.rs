@@ -5,9 +5,11 @@
 //! that tools fill with scripts of their own (`shims`, `~/.local/bin`) is the job's as well: such scripts hold the path
 //! of the home, which is gone after the job.
 
+use crate::system::opening::open_regular;
 use crate::system::os::{OsStrExt, symlink};
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// Largest file that is copied; larger ones are no settings.
@@ -84,14 +86,22 @@ fn open_programs(from: &Path, to: &Path) {
 fn open_shims(from: &Path, to: &Path) {
     let mut last = (Vec::new(), PathBuf::new());
     open(from, to, |from, to, _| {
-        let text = fs::read(from).unwrap_or_default();
-        let is_same = text == last.0
+        let text = text_of(from);
+        let is_same = !text.is_empty()
+            && text == last.0
             && matches!((from.metadata(), last.1.metadata()), (Ok(a), Ok(b)) if a.permissions() == b.permissions());
         if !(is_same && fs::hard_link(&last.1, to).is_ok()) {
             lend_file(from, to);
             last = (text, to.to_owned());
         }
     });
+}
+
+/// The contents of a file; none of what is no file, for which a job may have left a pipe that somebody would wait at.
+fn text_of(file: &Path) -> Vec<u8> {
+    let mut text = Vec::new();
+    let _ = open_regular(file).and_then(|mut file| file.read_to_end(&mut text));
+    text
 }
 
 /// Makes a folder of the job's own, and lends each entry of `from` to it.
@@ -183,10 +193,12 @@ pub(super) fn is_lent(person: &Path, own: &Path) -> bool {
         return fs::read_link(own).is_ok_and(|to| to == person);
     }
     if about.is_file() {
-        let is_alike = person.metadata().is_ok_and(|person| person.len() == about.len());
-        return about.len() <= MOST_BYTES
-            && is_alike
-            && matches!((fs::read(own), fs::read(person)), (Ok(own), Ok(person)) if own == person);
+        let is_alike = |person: fs::Metadata| person.is_file() && person.len() == about.len();
+        if about.len() > MOST_BYTES || !person.metadata().is_ok_and(is_alike) {
+            return false;
+        }
+        let text = text_of(own);
+        return text.len() as u64 == about.len() && text == text_of(person);
     }
     let entries = fs::read_dir(own).into_iter().flatten().flatten();
     let mut entries = entries.take(MOST_ENTRIES);
@@ -232,6 +244,33 @@ mod tests {
             assert_eq!((a.mode(), fs::read(&own).unwrap()), (b.mode(), fs::read(&person).unwrap()), "{name}");
             assert_ne!(a.ino(), b.ino(), "what a job writes is its own");
         }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_pipe_that_a_job_has_left_among_the_tools() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        let folder = tempfile::tempdir().unwrap();
+        let (person, own) = (folder.path().join("person"), folder.path().join("own"));
+        let shims = [".tool/shims/one", ".tool/shims/other"];
+        write(&person.join(".tool/shims/a"), "shim");
+        for shim in shims {
+            mknodat(CWD, person.join(shim), FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        }
+        fs::create_dir(&own).unwrap();
+        let (sender, ended) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            lend(&person, &own);
+            let links = shims.map(|shim| fs::read_link(own.join(shim)).unwrap() == person.join(shim));
+            for shim in shims {
+                fs::remove_file(own.join(shim)).unwrap();
+                fs::write(own.join(shim), "").unwrap();
+            }
+            let lent = shims.map(|shim| is_persons(&person, &own, Path::new(shim)));
+            sender.send((links, lent)).unwrap();
+        });
+        // A wait for a pipe is one for ever.
+        let found = ended.recv_timeout(std::time::Duration::from_secs(60));
+        assert_eq!(found, Ok(([true, true], [false, false])));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::steps::run;
 use super::{access, folder, private};
 use crate::protocol::task_input::TaskInput;
 use crate::protocol::{Job, StepAction, StepStatus};
+use crate::system::opening;
 use crate::system::os::{host_name, variable_name};
 use crate::system::shell;
 use std::fmt::Display;
@@ -50,7 +51,7 @@ pub(super) fn prepare(
         home: &host.places.home,
     };
     host.environment = environment::of_job(text_variables(), &input.task, &own);
-    std::fs::write(&bash_env, "").map_err(|error| unwritable(&bash_env, &error))?;
+    opening::create(&bash_env).map_err(|error| unwritable(&bash_env, &error))?;
     access::write_files(input, private)
         .map_err(|error| unwritable(&access::folder(input, private), &error))?;
     access::tell_git(input, private, &mut host.environment);

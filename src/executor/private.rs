@@ -6,7 +6,7 @@ use super::end::StepEnd;
 use super::output::log::StepLog;
 use crate::logging::record;
 use crate::protocol::task_input::TaskInput;
-use crate::system::opening::open_regular;
+use crate::system::opening::{self, open_regular};
 use crate::system::os::{self, DirBuilderExt};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Seek};
@@ -52,7 +52,7 @@ impl PrivateFolder {
 
     fn make(&mut self, input: &TaskInput) -> io::Result<()> {
         DirBuilder::new().mode(0o700).create(&self.path)?;
-        let mut file = File::create(self.bash_env())?;
+        let mut file = opening::create(&self.bash_env())?;
         if let Some(held) = &mut self.held_bash_env {
             held.rewind()?;
             io::copy(held, &mut file)?;
@@ -69,7 +69,7 @@ impl PrivateFolder {
 pub(super) fn leave_endpoint(input: &TaskInput, private: &Path) {
     let file = crate::tool::continuation::endpoint_file(private);
     let written =
-        serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| std::fs::write(&file, text));
+        serde_json::to_vec(&input.endpoint).map_err(Into::into).and_then(|text| opening::write(&file, &text));
     if let Err(error) = written {
         log::warn!("failed to write `{}`: {error}", file.display());
     }

@@ -26,7 +26,7 @@ impl Fetch {
         if !task.has_test_timings {
             return Self { over };
         }
-        if let Err(error) = fs::write(offered(scratch), "") {
+        if let Err(error) = opening::write(&offered(scratch), &[]) {
             ::log::warn!("failed to write `{}`: {error}", offered(scratch).display());
             return Self { over };
         }

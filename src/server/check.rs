@@ -4,6 +4,7 @@
 use crate::protocol::TaskId;
 use crate::server::blobs::listing::checksum;
 use crate::server::blobs::{Blobs, Error as BlobError, Rows};
+use crate::server::engine::results::wrong_results;
 use crate::server::store::inspect::{self, Complete, Fault, NamedUpload, push};
 use crate::server::store::{Error as StoreError, View, copy};
 use std::collections::HashSet;
@@ -130,8 +131,10 @@ fn said(view: &View) -> Result<Option<Said>, StoreError> {
     }
     let mut complete = Vec::new();
     inspect::each_complete_output(view, |output| complete.push(output))?;
+    let mut faults = inspect::faults(view)?;
+    wrong_results(view, &mut faults)?;
     Ok(Some(Said {
-        faults: inspect::faults(view)?,
+        faults,
         named: inspect::named(view)?,
         complete,
         with_output: inspect::tasks_with_output(view)?,

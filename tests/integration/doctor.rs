@@ -1,6 +1,7 @@
 //! `runlet doctor` against hosts with planted faults: each is found by its check, with a word of advice, and a host
 //! without faults raises no alarm.
 
+use crate::support::DEADLINE;
 use crate::support::control_plane::ControlPlane;
 use crate::support::emulated;
 use crate::support::pki::{self, Authority};
@@ -322,6 +323,21 @@ fn a_host_without_faults_raises_no_alarm_and_learns_its_class() {
     assert!(status.success() && text.contains("accepts the token: class `acme/linux`"), "{text}");
     let (_, text, _) = host(&server).ask(&["doctor"]);
     assert!(text.contains("checks: 0 failed, "), "{text}");
+}
+
+#[test]
+fn nobody_waits_for_a_pipe_in_the_place_of_the_lock() {
+    let server = ControlPlane::start();
+    let machine = host(&server);
+    fs::create_dir(machine.path("state")).unwrap();
+    let lock = machine.path("state/machine-tester.lock");
+    assert!(std::process::Command::new("mkfifo").arg(&lock).status().unwrap().success());
+    let (sender, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || sender.send(examine(&machine).1.len()).unwrap());
+    let findings = ended.recv_timeout(DEADLINE);
+    // Whoever waits for the pipe after all goes on.
+    let _end = fs::File::options().read(true).write(true).open(&lock);
+    assert!(findings.is_ok_and(|findings| findings > 5));
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! Data that goes while a control plane is in use: artifacts beyond a quota, and thousands of old rows.
 
-use crate::server::{ANSWER, Server};
+use crate::server::{ANSWER, Server, one_step};
 use crate::storage::faults;
 use crate::support::poll;
 use crate::support::processes::signal;
+use crate::web::reader::Reader;
 use runlet::http::{Body, Request};
 use rusqlite::{Connection, params};
 use rustix::process::Signal;
@@ -89,6 +90,80 @@ fn beyond_its_quota_a_project_loses_the_artifact_that_was_read_longest_ago() {
     let (path, token, body) = (all["second"].as_str(), Some(&server.token), Body::Empty);
     let request = Request { method: "GET", path, token, body, timeout: ANSWER };
     assert_eq!(server.client.send(&request).unwrap().status, 404);
+}
+
+/// An answer to a call: its status and its text.
+fn answer(server: &Server, path: &str) -> (u16, String) {
+    let request =
+        Request { method: "GET", path, token: Some(&server.token), body: Body::Empty, timeout: ANSWER };
+    let answer = server.client.send(&request).unwrap();
+    (answer.status, String::from_utf8_lossy(&answer.body).into_owned())
+}
+
+/// The action of version 1.1 whose step wrote something, and the path of its output.
+fn action(server: &Server) -> (Value, String) {
+    let build = server.call("GET", "/api/v1.1/project/gh/acme/hello/1", None);
+    let actions = build["steps"].as_array().unwrap().iter().map(|step| &step["actions"][0]);
+    let action = actions.filter(|action| action["step"] == 1).next_back().unwrap();
+    let url = action["output_url"].as_str().unwrap_or_default();
+    (action.clone(), url.strip_prefix(server.client.url()).unwrap_or_default().to_owned())
+}
+
+#[test]
+fn output_that_was_removed_is_never_taken_for_none() {
+    let mut server = Server::start();
+    server.project();
+    let runner = server.runner("one", &server.class_token("a/b"));
+    let pipeline = server.trigger(&one_step("echo words"));
+    let job = server.ended(&pipeline).remove(0)["id"].as_str().unwrap().to_owned();
+    drop(runner);
+    let (_, link) = action(&server);
+    let step = "?filter%5Bstep_num%5D=1";
+    let paths = [
+        link.clone(),
+        format!("/api/v3/jobs/{job}/stdout{step}"),
+        format!("/api/v3/jobs/{job}/stderr{step}"),
+        format!("/api/v3/jobs/{job}/stdout/condensed{step}"),
+        "/api/private/output/raw/gh/acme/hello/1/output/0/1".to_owned(),
+        "/gh/acme/hello/jobs/1/log.txt?step=1".to_owned(),
+    ];
+    let asked = |server: &Server| paths.clone().map(|path| answer(server, &path));
+    let kept = asked(&server);
+    assert!(kept.iter().all(|(status, _)| *status == 200), "{kept:?}");
+    assert_eq!(kept.iter().filter(|(_, text)| text.contains("words")).count(), 5, "{kept:?}");
+
+    change_and_start(&mut server, &["--keep=output=2d"], |database| {
+        let aged = "UPDATE tasks SET stopped_at_ms = stopped_at_ms - ?1";
+        assert_eq!(database.execute(aged, [9 * DAY_MS]).unwrap(), 1);
+    });
+    let database = server.database();
+    poll("the output to go", || {
+        let sql = "SELECT count(*) FROM tasks WHERE output_gone_at_ms IS NOT NULL";
+        let gone: u32 = database.query_row(sql, [], |row| row.get(0)).unwrap();
+        if gone == 1 { Ok(()) } else { Err(format!("{gone}")) }
+    });
+    database.close().unwrap();
+    let gone = asked(&server);
+    let is_told = |(status, text): &(u16, String)| *status == 410 && text.contains("has been removed");
+    assert_eq!(gone.iter().filter(|answer| is_told(answer)).count(), paths.len(), "{gone:?}");
+    let (action, other_link) = action(&server);
+    assert_eq!((&action["has_output"], answer(&server, &other_link).0), (&json!(true), 410), "{action}");
+    let mut reader = Reader::new(server.client.url());
+    reader.sign_in(server.token.expose(), "/");
+    let page = reader.get("/gh/acme/hello/jobs/1?step=1");
+    let wrong = (page.text.contains("has been removed"), page.text.contains("wrote nothing"));
+    assert_eq!((page.status, wrong), (200, (true, false)), "{}", page.text);
+
+    change_and_start(&mut server, &["--keep=pipelines=5d"], |database| {
+        let aged = "UPDATE pipelines SET created_at_ms = created_at_ms - ?1";
+        assert_eq!(database.execute(aged, [9 * DAY_MS]).unwrap(), 1);
+    });
+    poll("the pipeline to go", || {
+        let (status, text) = answer(&server, "/api/v1.1/project/gh/acme/hello/1");
+        if status == 404 { Ok(()) } else { Err(format!("{status} {text}")) }
+    });
+    let (status, text) = answer(&server, &link);
+    assert!(status == 404 && text.contains("has been removed"), "{status} {text}");
 }
 
 /// Copies the rows of a table for each `n` below a number, with these expressions in place of columns.

@@ -93,7 +93,7 @@ fn a_check_finds_what_is_wrong_with_the_files() {
     assert_eq!(faults(&data), []);
 
     type Damage = fn(&Path);
-    let damages: [(&str, &str, Damage); 10] = [
+    let damages: [(&str, &str, Damage); 12] = [
         ("upload", "is not there", |data| fs::remove_file(largest(&data.join("objects"))).unwrap()),
         ("upload", "should have", |data| {
             File::options().write(true).open(largest(&data.join("objects"))).unwrap().set_len(5).unwrap();
@@ -107,6 +107,12 @@ fn a_check_finds_what_is_wrong_with_the_files() {
         ("output", "should have", |data| change(data, "DELETE FROM small_outputs")),
         ("output", "checksum", |data| {
             change(data, "UPDATE small_outputs SET bytes = zeroblob(length(bytes))")
+        }),
+        ("result", "and its tasks make it success", |data| {
+            change(data, "UPDATE jobs SET status = 'failed' WHERE name = 'build'");
+        }),
+        ("result", "and its jobs make it success", |data| {
+            change(data, "UPDATE workflows SET status = 'failed'")
         }),
         ("unnamed", "nothing names the upload", |data| {
             let folder = data.join("objects/ab");

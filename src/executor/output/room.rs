@@ -20,7 +20,9 @@ impl Reporter {
     /// Keeps the events in `folder`, too. `drops`: output that does not fit there is dropped instead of waited for.
     pub fn keep_in(&self, folder: &Path, drops: bool) {
         let mut state = self.lock();
-        state.journal = File::options().create(true).append(true).open(folder.join(EVENTS)).ok();
+        let mut options = File::options();
+        options.create(true).append(true);
+        state.journal = opening::open(&folder.join(EVENTS), &mut options).ok();
         state.drops = drops;
     }
 

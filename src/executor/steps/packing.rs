@@ -11,6 +11,7 @@ use crate::executor::end::StepEnd;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::report::Reporter;
 use crate::protocol::Archive;
+use crate::system::opening::create;
 use std::fs::{File, remove_file};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -73,7 +74,7 @@ fn upload_from(
 ) -> Result<Option<Uploaded>, Error> {
     let (path, scratch, log) = (file.to_owned(), private.to_owned(), log.clone());
     let pack = move |stop: &AtomicBool| {
-        let out = File::create(path).and_then(lz4::Writer::new).map_err(cannot_write)?;
+        let out = create(&path).and_then(lz4::Writer::new).map_err(cannot_write)?;
         let mut stopped = || stop.load(Ordering::Relaxed);
         let mut packer = Packer::new(out, scratch, &mut stopped);
         let added = add(&mut packer);

@@ -12,8 +12,7 @@ use crate::executor::output::secrets::Secrets;
 use crate::executor::records::Records;
 use crate::protocol::TestResultsRecord;
 use crate::system::fault::is_full;
-use crate::system::opening::open_regular;
-use std::fs::File;
+use crate::system::opening::{create, open_regular};
 use std::io::{self, BufWriter};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -99,7 +98,7 @@ fn upload_report(
 fn masked_copy(path: &Path, to: &Path, limit: u64, secrets: &Secrets, stop: &AtomicBool) -> io::Result<bool> {
     // A byte more than may be stored, so that a longer report is seen to be too long.
     let mut report = io::Read::take(open_regular(path)?, limit.saturating_add(1));
-    let out = BufWriter::new(File::create(to)?);
+    let out = BufWriter::new(create(to)?);
     masked_xml::copy(&mut report, out, secrets, stop)
 }
 
@@ -109,4 +108,25 @@ struct StoredTests {
     tests: u64,
     #[serde(default)]
     message: Option<String>,
+}
+
+#[cfg(all(test, target_os = "linux"))]
+#[expect(clippy::unwrap_used, reason = "a test without its folder should fail loudly")]
+mod tests {
+    use super::*;
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use std::fs::{self, File};
+
+    #[test]
+    fn a_copy_takes_the_place_of_what_a_step_has_put_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (report, copy) = (folder.path().join("report.xml"), folder.path().join("report"));
+        fs::write(&report, "<testsuite/>").unwrap();
+        mknodat(CWD, &copy, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        // Another end, or a wait for it would hold up the test.
+        let _end = File::options().read(true).write(true).open(&copy).unwrap();
+        let copied = masked_copy(&report, &copy, 100, &Secrets::default(), &AtomicBool::new(false));
+        assert!(copied.unwrap());
+        assert!(fs::symlink_metadata(&copy).unwrap().is_file());
+    }
 }

@@ -3,6 +3,7 @@
 //! [`graph`] decides about jobs and workflows, and [`task`] about tasks, without IO. [`commit`] carries its decisions into the store,
 //! inside one transaction of the caller's. [`placement`] says which runners a job is for. [`claim`] hands a task out, [`handout`] says what it is
 //! given. [`archives`] and [`test_timings`] decide about what jobs leave for others.
+//! [`results`] compares what is stored with the rules of [`graph`].
 
 pub mod archives;
 pub mod claim;
@@ -10,5 +11,6 @@ pub mod commit;
 pub mod graph;
 pub mod handout;
 pub mod placement;
+pub mod results;
 pub mod task;
 pub mod test_timings;

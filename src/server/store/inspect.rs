@@ -4,6 +4,7 @@
 //! (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::protocol::TaskId;
+use crate::server::ids::{JobId, WorkflowId};
 use crate::server::store::status::{EndedBy, JobStatus, JobType, StepState, TaskState, WorkflowStatus};
 use crate::server::store::tables::small_outputs;
 use crate::server::store::words::{Word, literals};
@@ -275,6 +276,81 @@ pub fn each_complete_output(view: &View, mut each: impl FnMut(Complete)) -> Resu
     while let Some(row) = rows.next()? {
         each(Complete { task: row.get(0)?, step: row.get(1)?, length: row.get(2)?, sha256: row.get(3)? });
     }
+    Ok(())
+}
+
+/// A job, and what its result comes from.
+#[derive(Clone, Debug)]
+pub struct JobResult {
+    /// The job.
+    pub job: JobId,
+    /// Status of the job.
+    pub status: JobStatus,
+    /// States of the newest attempts of its tasks, or of those of the job whose result it keeps.
+    pub tasks: Vec<TaskState>,
+}
+
+/// Calls `each` with every job that has tasks.
+pub fn each_job_result(view: &View, mut each: impl FnMut(JobResult)) -> Result<(), Error> {
+    let mut query = view.sql().prepare(
+        "SELECT j.id, j.status, t.status FROM jobs j JOIN tasks t ON t.job_id = coalesce(j.reused_from, j.id)
+         WHERE t.status <> ?1 ORDER BY j.id",
+    )?;
+    let mut rows = query.query([TaskState::Retried])?;
+    let mut last: Option<JobResult> = None;
+    while let Some(row) = rows.next()? {
+        let (job, task): (JobId, TaskState) = (row.get(0)?, row.get(2)?);
+        match &mut last {
+            Some(last) if last.job == job => last.tasks.push(task),
+            _ => {
+                let next = JobResult { job, status: row.get(1)?, tasks: vec![task] };
+                last.replace(next).into_iter().for_each(&mut each);
+            }
+        }
+    }
+    last.into_iter().for_each(each);
+    Ok(())
+}
+
+/// A workflow, and what its result comes from.
+#[derive(Clone, Debug)]
+pub struct WorkflowResult {
+    /// The workflow.
+    pub workflow: WorkflowId,
+    /// Status of the workflow.
+    pub status: WorkflowStatus,
+    /// Whether somebody asked to cancel it.
+    pub is_canceled: bool,
+    /// The statuses of its jobs, and whether each only waits for a key.
+    pub jobs: Vec<(JobStatus, bool)>,
+}
+
+/// Calls `each` with every workflow that has jobs, unless its pipeline is about to be forgotten and some of them are gone.
+pub fn each_workflow_result(view: &View, mut each: impl FnMut(WorkflowResult)) -> Result<(), Error> {
+    let mut each_whole = |(result, last): (WorkflowResult, usize)| {
+        if result.jobs.len() == last + 1 {
+            each(result);
+        }
+    };
+    let mut query = view.sql().prepare(
+        "SELECT w.id, w.status, w.is_canceled, j.position, j.status, j.waits_for_lock
+         FROM workflows w JOIN jobs j ON j.workflow_id = w.id ORDER BY w.id, j.position DESC",
+    )?;
+    let mut rows = query.query([])?;
+    let mut found: Option<(WorkflowResult, usize)> = None;
+    while let Some(row) = rows.next()? {
+        let workflow: WorkflowId = row.get(0)?;
+        let job = (row.get(4)?, row.get(5)?);
+        match &mut found {
+            Some((last, _)) if last.workflow == workflow => last.jobs.push(job),
+            _ => {
+                let (status, is_canceled) = (row.get(1)?, row.get(2)?);
+                let next = WorkflowResult { workflow, status, is_canceled, jobs: vec![job] };
+                found.replace((next, row.get(3)?)).into_iter().for_each(&mut each_whole);
+            }
+        }
+    }
+    found.into_iter().for_each(each_whole);
     Ok(())
 }
 

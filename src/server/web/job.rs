@@ -4,7 +4,7 @@ use crate::server::api::shared::callers::bearer_of;
 use crate::server::api::shared::failure::{Answer, ApiError, bad, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, attempts_of, job_by_id, job_of};
-use crate::server::api::shared::stream;
+use crate::server::api::shared::{output, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::JobId;
@@ -120,6 +120,8 @@ struct Chosen {
     query: String,
     /// Query that shows the log without times.
     untimed: String,
+    /// Whether its rows were too old and have been removed, as the note says.
+    is_removed: bool,
     is_running: bool,
 }
 
@@ -161,8 +163,7 @@ fn find<'a>(attempts: &'a [Attempt], wanted: &Wanted) -> Answer<Option<(&'a Atte
 }
 
 async fn open(web: &Web, attempt: &Attempt, step: &StepRow) -> Answer<Stretch> {
-    let (blobs, task, step) = (web.state.blobs.clone(), attempt.task.clone(), step.step);
-    blocking(move || blobs.outputs.open(&task, step)).await
+    output::open(&web.state, attempt.task.clone(), step.step, attempt.is_output_gone).await
 }
 
 async fn show(
@@ -256,16 +257,19 @@ fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>, time: Op
     }
 }
 
-async fn chosen_step(
+/// A part of the log of a step; none of one that was removed.
+async fn rows_of(
     web: &Web,
     attempt: &Attempt,
     step: &StepRow,
     from: Option<u64>,
     time: Option<Time>,
-) -> Answer<Chosen> {
+    query: &str,
+) -> Answer<Part> {
+    if attempt.is_output_gone {
+        return Ok(Part::default());
+    }
     let stretch = open(web, attempt, step).await?;
-    let untimed = format!("?execution={}&step={}", attempt.node_index, step.step);
-    let query = format!("{untimed}{}", Time::query(time));
     let rows = format!("{}&amp;from=", query.replace('&', "&amp;"));
     let times = match time {
         None => Vec::new(),
@@ -275,7 +279,19 @@ async fn chosen_step(
         Some(Time::Since) => Stamps::since(times, step.started_at),
         _ => Stamps::clock(times),
     };
-    let part = blocking(move || log::part(&stretch, from, &rows, &stamps)).await?;
+    blocking(move || log::part(&stretch, from, &rows, &stamps)).await
+}
+
+async fn chosen_step(
+    web: &Web,
+    attempt: &Attempt,
+    step: &StepRow,
+    from: Option<u64>,
+    time: Option<Time>,
+) -> Answer<Chosen> {
+    let untimed = format!("?execution={}&step={}", attempt.node_index, step.step);
+    let query = format!("{untimed}{}", Time::query(time));
+    let part = rows_of(web, attempt, step, from, time, &query).await?;
     let mut notes = Vec::new();
     // A message of its own names the code, too.
     let code = step.exit_code.filter(|code| *code != 0 && step.message.is_none());
@@ -285,6 +301,7 @@ async fn chosen_step(
     }
     notes.extend(step.background.then(|| "in the background".to_owned()));
     notes.extend(step.message.clone());
+    notes.extend(attempt.is_output_gone.then(|| output::REMOVED.to_owned()));
     Ok(Chosen {
         number: step.step,
         name: step.name.clone(),
@@ -293,6 +310,7 @@ async fn chosen_step(
         part,
         query,
         untimed,
+        is_removed: attempt.is_output_gone,
         is_running: step.status == StepState::Running,
     })
 }

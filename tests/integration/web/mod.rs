@@ -3,7 +3,7 @@
 mod addresses;
 mod browser;
 mod buttons;
-mod reader;
+pub(crate) mod reader;
 
 use crate::server::{Runner, Server};
 use crate::support::poll;

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 /// A browser, with its cookies.
 #[derive(Clone)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     host: String,
     /// The kinds of answers that it asks for.
     pub(super) accept: &'static str,
@@ -13,10 +13,10 @@ pub(super) struct Reader {
 }
 
 /// The answer to a call of the browser.
-pub(super) struct Page {
-    pub(super) status: u16,
+pub(crate) struct Page {
+    pub(crate) status: u16,
     pub(super) headers: Vec<(String, String)>,
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 impl Page {
@@ -34,7 +34,7 @@ impl Page {
 }
 
 impl Reader {
-    pub(super) fn new(url: &str) -> Self {
+    pub(crate) fn new(url: &str) -> Self {
         Self {
             host: url.trim_start_matches("http://").to_owned(),
             accept: "text/html,*/*;q=0.8",
@@ -42,7 +42,7 @@ impl Reader {
         }
     }
 
-    pub(super) fn get(&mut self, path: &str) -> Page {
+    pub(crate) fn get(&mut self, path: &str) -> Page {
         self.get_with(path, &[])
     }
 
@@ -59,7 +59,7 @@ impl Reader {
     }
 
     /// Signs in by the form, and is led to `next`.
-    pub(super) fn sign_in(&mut self, token: &str, next: &str) {
+    pub(crate) fn sign_in(&mut self, token: &str, next: &str) {
         let field = self.get("/login").field();
         let page = self.post("/login", &[("token", token), ("field", &field), ("next", next)], &[]);
         assert_eq!((page.status, page.header("location").as_str()), (303, next), "{}", page.text);

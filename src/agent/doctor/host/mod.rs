@@ -16,6 +16,7 @@ use crate::agent::settings::Settings;
 use crate::agent::status;
 use crate::protocol::finding::{FindingLevel, Findings};
 use crate::system::locks;
+use crate::system::opening::open_regular;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -99,7 +100,7 @@ fn folders(settings: &Settings, found: &mut Findings) {
 fn sharing(settings: &Settings, found: &mut Findings) {
     let state = settings.state_directory.as_deref();
     let own = state.map(|folder| folder.join(format!("machine-{}.lock", settings.name)));
-    let is_held = |path: &Path| fs::File::open(path).is_ok_and(|file| !locks::is_free(&file));
+    let is_held = |path: &Path| open_regular(path).is_ok_and(|file| !locks::is_free(&file));
     let own = own.filter(|path| is_held(path)).and_then(|path| machine::holder(&path));
     if let Some(pid) = own {
         found.fine("runner", format!("the runner `{}` runs with pid {pid}", settings.name));

@@ -1,11 +1,10 @@
 //! Bytes that jobs left: output of steps, artifacts. They are streamed from their files.
 
-use crate::protocol::TaskId;
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::{self, Path, QueryWords};
 use crate::server::api::shared::lookup::{job_of, one};
 use crate::server::api::shared::range::{self, Wanted};
-use crate::server::api::shared::{download, link, stream};
+use crate::server::api::shared::{download, link, output, stream};
 use crate::server::auth::Person;
 use crate::server::blobs::Stretch;
 use crate::server::ids::{ArtifactId, JobId};
@@ -53,17 +52,7 @@ async fn output_of(state: &Shared, job: JobId, words: &QueryWords) -> Answer<Ste
     )?;
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
-    let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;
-    if output.is_gone {
-        let why = "this output is older than the control plane keeps it, and has been removed";
-        return Err(ApiError::new(StatusCode::GONE, why));
-    }
-    Ok(output)
-}
-
-async fn open(state: &Shared, task: TaskId, step: u32) -> Answer<Stretch> {
-    let blobs = state.blobs.clone();
-    blocking(move || blobs.outputs.open(&task, step)).await
+    one(state, what, move |view| read::step_output(view, &job, execution, step)).await
 }
 
 /// A response of text from an offset of a file to before another.
@@ -87,12 +76,12 @@ async fn stdout(
     headers: HeaderMap,
 ) -> Answer<Response> {
     // In this order: all that was complete when it was looked at is in the file that is opened afterwards.
-    let StepOutput { task, step, extent, .. } = output_of(&state, id, &words).await?;
+    let StepOutput { task, step, extent, is_gone } = output_of(&state, id, &words).await?;
+    let stretch = output::open(&state, task.clone(), step, is_gone).await?;
     if input::flag(&words, "timestamps")? {
         let times = stream::output_times(&state, &task, step).await?;
-        return Ok((PLAIN, stream::stamped(open(&state, task, step).await?, times)).into_response());
+        return Ok((PLAIN, stream::stamped(stretch, times)).into_response());
     }
-    let stretch = open(&state, task, step).await?;
     let length = stretch.length();
     let mut end = length;
     let mut response = match range::wanted(&headers, length, None) {
@@ -117,7 +106,7 @@ async fn stderr(
     Path(id): Path<JobId>,
     words: QueryWords,
 ) -> Answer<Response> {
-    output_of(&state, id, &words).await?;
+    output::kept(output_of(&state, id, &words).await?.is_gone)?;
     Ok((PLAIN, Body::empty()).into_response())
 }
 
@@ -128,10 +117,9 @@ async fn condensed(
     Path(id): Path<JobId>,
     words: QueryWords,
 ) -> Answer<Response> {
-    let StepOutput { task, step, .. } = output_of(&state, id, &words).await?;
-    let blobs = state.blobs.clone();
+    let StepOutput { task, step, is_gone, .. } = output_of(&state, id, &words).await?;
+    let stretch = output::open(&state, task, step, is_gone).await?;
     let (stretch, from) = blocking(move || {
-        let stretch = blobs.outputs.open(&task, step)?;
         let from = stretch.tail(CONDENSED_LINES, CONDENSED_BYTES)?;
         Ok((stretch, from))
     })
@@ -147,9 +135,13 @@ async fn linked_output(State(state): State<Shared>, Path(link): Path<String>) ->
         ApiError::not_found("this address of an output is not valid any more: ask for the build again")
     })?;
     let of = task.clone();
-    let began = state.store.read(move |view| read::step_started_at(view, &of, step)).await?;
-    let stretch = open(&state, task, step).await?;
-    let Some(began) = began.filter(|_| stretch.length() > 0) else { return Ok(json(Body::from("[]"))) };
+    let what = "the pipeline of this output is older than the control plane keeps it, and has been removed";
+    let begun = one(&state, what.to_owned(), move |view| read::step_begun(view, &of, step)).await?;
+    let stretch = output::open(&state, task, step, begun.is_gone).await?;
+    if stretch.length() == 0 {
+        return Ok(json(Body::from("[]")));
+    }
+    let began = begun.at;
     let after = format!(r#"","time":"{began}","type":"out"}}]"#);
     Ok(json(stream::in_json(stretch, r#"[{"message":""#.to_owned(), after)))
 }
@@ -169,7 +161,7 @@ async fn raw(
     if stream != "output" {
         return Ok(json(Body::from(r#""""#)));
     }
-    let stretch = open(&state, attempt.task, step).await?;
+    let stretch = output::open(&state, attempt.task, step, attempt.is_output_gone).await?;
     Ok(json(stream::in_json(stretch, "\"".to_owned(), "\"".to_owned())))
 }
 

@@ -9,6 +9,7 @@ pub mod failure;
 pub mod input;
 pub mod link;
 pub mod lookup;
+pub mod output;
 pub mod paging;
 pub mod range;
 pub mod shape;

@@ -13,7 +13,7 @@ use crate::server::engine::commit::RerunScope;
 use crate::server::ids::ProjectId;
 use crate::server::state::Shared;
 use crate::server::store::View;
-use crate::server::store::read::{self, Artifact, Job, Recent};
+use crate::server::store::read::{self, Artifact, Attempt, Job, Recent, StepRow};
 use crate::server::store::status::JobStatus;
 use crate::server::time::Millis;
 use axum::extract::State;
@@ -129,13 +129,19 @@ pub(super) async fn show(state: &Shared, mut job: Job) -> Answer<Json<Value>> {
         Ok(Some((build, attempts, has_artifacts)))
     };
     let ((job, pipeline), attempts, has_artifacts) = one(state, what, read).await?;
-    let all: Vec<_> = attempts
-        .iter()
-        .flat_map(|attempt| attempt.steps.iter().map(|step| (attempt.task.clone(), step.step)))
-        .collect();
+    let written = |attempt: &Attempt, step: &StepRow| {
+        // Nobody can look at the bytes any more: where they are asked for, the answer says so.
+        let wrote = attempt.is_output_gone && step.output_bytes != Some(0);
+        ((attempt.task.clone(), step.step), wrote)
+    };
+    let all: Vec<_> =
+        attempts.iter().flat_map(|one| one.steps.iter().map(move |step| written(one, step))).collect();
     let blobs = state.blobs.clone();
-    let has_output =
-        move || Ok(all.into_iter().filter(|(task, step)| blobs.outputs.length(task, *step) > 0).collect());
+    let has_output = move || {
+        let kept =
+            all.into_iter().filter(|((task, step), wrote)| *wrote || blobs.outputs.length(task, *step) > 0);
+        Ok(kept.map(|(of, _)| of).collect())
+    };
     let with_output = blocking(has_output).await?;
     let mut shown = summary(state, &job, &pipeline);
     shown["has_artifacts"] = json!(has_artifacts);

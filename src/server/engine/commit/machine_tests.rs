@@ -44,6 +44,11 @@ fn insert(tx: &Tx<'_>, of: &TaskRow, task: &Task) -> Result<TaskRow, Error> {
 /// A further attempt at the node of a task, claimed at 8 ms.
 fn claimed(tx: &Tx<'_>, of: &TaskId) -> Result<TaskId, Error> {
     let row = insert(tx, &tasks::find(tx, of)?.unwrap(), &Task::first(None, Millis(7)))?;
+    claim(tx, row)
+}
+
+/// Claims an attempt at 8 ms.
+fn claim(tx: &Tx<'_>, row: TaskRow) -> Result<TaskId, Error> {
     let (id, mut hand) = (row.id.clone(), InHand::of(row)?);
     let claim = Claim {
         allocation: "allocation".to_owned(),
@@ -99,6 +104,31 @@ fn people_read_of_a_fence_until_it_is_gone_whatever_the_clock_says() {
     let expected =
         "not before about 1970-01-01T00:00:00.008Z: the runner that had it before may still be at work";
     assert_eq!(told.last().map(|told| told.message.as_str()), Some(expected), "{told:?}");
+}
+
+#[test]
+fn people_read_why_an_attempt_came_back_until_a_further_one_begins() {
+    let (_folder, store, id) = store();
+    let told = store.write_blocking(move |tx| {
+        let told = |tx: &Tx<'_>, status: JobStatus| {
+            let mut job = read::job(tx, &tasks::find(tx, &id)?.unwrap().job)?.unwrap();
+            (job.status, job.messages) = (status, Vec::new());
+            read::explain_waiting(tx, &mut job, Millis(20_000))?;
+            Ok::<_, Error>(job.messages.iter().filter(|told| told.message.contains("held by pid 7")).count())
+        };
+        let first = claimed(tx, &id)?;
+        let back = GiveBack { message: Some("held by pid 7".to_owned()), ..given_back(first) };
+        assert!(task::give_back(tx, &back, Millis(9))?.is_ok());
+        let queued = told(tx, JobStatus::Queued)?;
+        let next = claim(tx, tasks::open(tx)?.remove(0))?;
+        // The job runs where another node of it does.
+        let taken = (told(tx, JobStatus::Queued)?, told(tx, JobStatus::Running)?);
+        let mut hand = InHand::find(tx, &next)?.unwrap();
+        let then = hand.task.begin("agent", LEASE, Millis(10)).unwrap().then;
+        hand.keep(tx, then, Millis(10))?;
+        Ok((queued, taken, told(tx, JobStatus::Running)?))
+    });
+    assert_eq!(told.unwrap(), (1, (1, 1), 0));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use super::*;
 use crate::config;
 use crate::protocol::TaskId;
 use crate::server::engine::commit::task::InHand;
+use crate::server::engine::results::wrong_results;
 use crate::server::engine::task::{Claim, FinishReport, LONGEST_BEGIN};
 use crate::server::ids::JobId;
 use crate::server::store::status::TaskState;
@@ -37,7 +38,13 @@ impl Bench {
         &self,
         work: impl FnOnce(&Tx<'_>) -> Result<T, Error> + Send + 'static,
     ) -> T {
-        self.store.write_blocking(work).unwrap()
+        let done = self.store.write_blocking(work).unwrap();
+        let wrong = self.store.read_blocking(|view| {
+            let mut wrong = Vec::new();
+            wrong_results(view, &mut wrong).map(|()| wrong)
+        });
+        assert_eq!(wrong.unwrap(), []);
+        done
     }
 
     /// A pipeline of the workflows in the config. Returns the ids of the workflows.

@@ -18,6 +18,8 @@ pub struct Attempt {
     pub node_index: u32,
     /// Status of the attempt.
     pub status: TaskState,
+    /// Whether the output of its steps was too old and has been removed.
+    pub is_output_gone: bool,
     /// Steps of the attempt, in order.
     pub steps: Vec<StepRow>,
 }
@@ -41,6 +43,8 @@ pub struct StepRow {
     pub exit_code: Option<i32>,
     /// Reason of its end.
     pub message: Option<String>,
+    /// Length of its output, once its runner has told it.
+    pub output_bytes: Option<u64>,
     /// Whether it runs beside later steps.
     pub background: bool,
     /// Number of the attempt, from 1.
@@ -63,25 +67,33 @@ fn step(row: &Row<'_>) -> rusqlite::Result<StepRow> {
         status: row.get(5)?,
         exit_code: row.get(6)?,
         message: row.get(7)?,
-        background: row.get(8)?,
-        attempt: row.get(9)?,
-        max_auto_reruns: row.get(10)?,
-        started_at: row.get(11)?,
-        ended_at: row.get(12)?,
+        output_bytes: row.get(8)?,
+        background: row.get(9)?,
+        attempt: row.get(10)?,
+        max_auto_reruns: row.get(11)?,
+        started_at: row.get(12)?,
+        ended_at: row.get(13)?,
     })
 }
 
 /// Reads the newest attempts of the tasks of a job, by node. `ran_as` is that of [`Job`](super::Job).
 pub fn attempts(view: &View, ran_as: &JobId) -> Result<Vec<Attempt>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT id, node_index, status FROM tasks WHERE job_id = ?1 AND status <> ?2 ORDER BY node_index",
+        "SELECT id, node_index, status, output_gone_at_ms IS NOT NULL FROM tasks
+         WHERE job_id = ?1 AND status <> ?2 ORDER BY node_index",
     )?;
     let tasks = query.query_map(params![ran_as, TaskState::Retried], |row| {
-        Ok(Attempt { task: row.get(0)?, node_index: row.get(1)?, status: row.get(2)?, steps: Vec::new() })
+        Ok(Attempt {
+            task: row.get(0)?,
+            node_index: row.get(1)?,
+            status: row.get(2)?,
+            is_output_gone: row.get(3)?,
+            steps: Vec::new(),
+        })
     })?;
     let mut attempts = tasks.collect::<Result<Vec<_>, _>>()?;
     let mut query = view.sql().prepare_cached(
-        "SELECT step, step_index, name, kind, command, status, exit_code, message, background, attempt,
+        "SELECT step, step_index, name, kind, command, status, exit_code, message, output_bytes, background, attempt,
             max_auto_reruns, started_at_ms, ended_at_ms FROM steps WHERE task_id = ?1 ORDER BY step < ?2, step",
     )?;
     for attempt in &mut attempts {

@@ -29,7 +29,7 @@ pub use insight::{
 };
 pub use job::{Job, Recent, job, job_by_number, jobs_of, recent_jobs};
 pub use organisation::{Organisation, organisation, organisation_by_name, organisations};
-pub use output::{Extent, StepOutput, output_times, step_output, step_started_at};
+pub use output::{BegunStep, Extent, StepOutput, output_times, step_begun, step_output};
 pub use person::{PersonRow, person};
 pub use pipeline::{
     Configs, Cursor, Filter, Listed, Pipeline, configs, is_pipeline, pipeline, pipeline_by_number, pipelines,

@@ -66,11 +66,24 @@ pub fn step_output(
     Ok(row.optional()?)
 }
 
-/// The time at which a step of a task began: also while it runs, when nobody has told the times of its output.
-pub fn step_started_at(view: &View, task: &TaskId, step: u32) -> Result<Option<Millis>, Error> {
-    let mut query =
-        view.sql().prepare_cached("SELECT started_at_ms FROM steps WHERE task_id = ?1 AND step = ?2")?;
-    Ok(query.query_row(params![task, step], |row| row.get(0)).optional()?)
+/// A step that has begun, and may have ended: as its output is found by its task.
+#[derive(Clone, Copy, Debug)]
+pub struct BegunStep {
+    /// The time at which it began.
+    pub at: Millis,
+    /// Whether the output was too old and has been removed.
+    pub is_gone: bool,
+}
+
+/// Finds a step of a task; also while it runs, when nobody has told the times of its output.
+pub fn step_begun(view: &View, task: &TaskId, step: u32) -> Result<Option<BegunStep>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT s.started_at_ms, t.output_gone_at_ms IS NOT NULL FROM steps s JOIN tasks t ON t.id = s.task_id
+         WHERE s.task_id = ?1 AND s.step = ?2",
+    )?;
+    let row =
+        query.query_row(params![task, step], |row| Ok(BegunStep { at: row.get(0)?, is_gone: row.get(1)? }));
+    Ok(row.optional()?)
 }
 
 /// When the output of a step came: offsets in bytes, and the time of what begins there. Empty before the end of the step, when its runner tells.

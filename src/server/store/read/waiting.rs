@@ -12,21 +12,24 @@ use crate::server::store::{Error, View};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, params};
 
-/// Adds the reasons why a job waits, if it does, to its messages.
+/// Adds the reasons why a job waits, if it does, to its messages. A job runs as soon as one of its nodes does: of the others
+/// it is told why they came back.
 pub fn explain_waiting(view: &View, job: &mut Job, now: Millis) -> Result<(), Error> {
-    if job.status != JobStatus::Queued {
+    let is_queued = job.status == JobStatus::Queued;
+    if !is_queued && job.status != JobStatus::Running {
         return Ok(());
     }
     let back = given_back(view, &job.id, now)?;
     let is_paused = back.as_ref().is_some_and(|back| back.is_paused);
-    let waits = waiting(view, job, is_paused, now)?;
+    let waits = if is_queued { waiting(view, job, is_paused, now)? } else { None };
     let kind = MessageKind::Warning.to_string();
     let told = back.map(|back| back.told).into_iter().chain(waits);
     job.messages.extend(told.map(|message| Message { kind: kind.clone(), message }));
     Ok(())
 }
 
-/// The last attempt that a runner gave back, or did not begin, before the task that waits.
+/// The last attempt that a runner gave back, or did not begin, before the task that waits, or that a runner has and has
+/// not begun: it may come back for the same reason.
 struct GivenBack {
     told: String,
     /// Whether its runner pauses, which already explains why it does not ask.
@@ -37,9 +40,9 @@ fn given_back(view: &View, job: &JobId, now: Millis) -> Result<Option<GivenBack>
     let mut query = view.sql().prepare_cached(
         "SELECT b.message, t.unclaims + t.host_unclaims, t.avoid_until_ms FROM tasks t
          JOIN tasks b ON b.job_id = t.job_id AND b.node_index = t.node_index AND b.attempt = t.attempt - 1
-         WHERE t.job_id = ?1 AND t.status = ?2 AND b.message IS NOT NULL ORDER BY t.seq LIMIT 1",
+         WHERE t.job_id = ?1 AND t.status IN (?2, ?3) AND b.message IS NOT NULL ORDER BY t.seq LIMIT 1",
     )?;
-    let found = query.query_row(params![job, TaskState::Queued], |row| {
+    let found = query.query_row(params![job, TaskState::Queued, TaskState::Claimed], |row| {
         let (message, times, until): (String, u32, Option<Millis>) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let until = until.filter(|until| *until > now);
         let pause = until.map_or_else(String::new, |until| format!("; that runner pauses until {until}"));

@@ -106,16 +106,20 @@ pub fn pipelines_of(view: &View, project: &ProjectId, most: u32) -> Result<Vec<P
     ids(view, "SELECT id FROM pipelines WHERE project_id = ?1 LIMIT ?2", &[project, &most])
 }
 
-/// Forgets a part of a pipeline: test results first, then its jobs one by one, then itself. The tasks whose output nobody
+/// Forgets a part of a pipeline: test results first, then its jobs one by one, then itself. The first jobs of its workflows
+/// go before the others, so that a workflow without some of its jobs can be told from a whole one. The tasks whose output nobody
 /// names any more, and whether it is gone as a whole.
 pub fn delete_part_of_pipeline(
     tx: &Tx<'_>,
     pipeline: &PipelineId,
     most: u32,
 ) -> Result<(Vec<TaskId>, bool), Error> {
-    let Some(job) =
-        ids::<JobId>(tx, "SELECT id FROM jobs WHERE pipeline_id = ?1 LIMIT 1", &[pipeline])?.pop()
-    else {
+    let Some(job) = ids::<JobId>(
+        tx,
+        "SELECT id FROM jobs WHERE pipeline_id = ?1 ORDER BY position LIMIT 1",
+        &[pipeline],
+    )?
+    .pop() else {
         tx.sql().prepare_cached("DELETE FROM pipelines WHERE id = ?1")?.execute([pipeline])?;
         return Ok((Vec::new(), true));
     };
