@@ -65,6 +65,8 @@ fn trigger(arguments: &mut Arguments, remote: &Remote) -> Result<VerbAnswer, Fai
         let message = format!("pipeline {number} ({id}) has errors:\n{}", told.join("\n"));
         return Ok(VerbAnswer::Failed(Failure { code, message }, pipeline));
     }
+    // The page is below the slug that the project has here, whatever the person called it.
+    let path = pipeline["project_slug"].as_str().map_or(Ok(path), slug_path)?;
     let made =
         format!("pipeline {number} of {slug} was made ({id}): {}", remote.page(&format!("{path}/{number}")));
     if follows {

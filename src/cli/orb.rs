@@ -15,7 +15,8 @@ Usage: runlet orb pack --output FILE PATH...
        runlet orb pack FOLDER
 
   With --output, makes an archive of orbs, which `--orbs FILE` of `exec`, `config` and `server` takes.
-  PATH is a file NAMESPACE/ORB@VERSION.yml, or a folder with such files below it.
+  PATH is a file NAMESPACE/ORB@VERSION.yml, or a folder with such files below it. VERSION is 1.2.3 or dev:LABEL;
+  or 1.2, 1 or volatile: such a file serves this very reference, before every release that would do.
 
   Without, prints one orb made of its parts: FOLDER holds @orb.yml, and commands/NAME.yml, jobs/NAME.yml,
   executors/NAME.yml, examples/NAME.yml. `<<include(FILE)>>` stands for the text of a file of FOLDER.

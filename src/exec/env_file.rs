@@ -1,16 +1,18 @@
-//! Files of variables: `NAME=VALUE` lines.
+//! Variables that a person gives: files of `NAME=VALUE` lines, and single ones.
 
 use crate::protocol::Secret;
 use crate::server::{MOST_VARIABLES, check_variable};
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 const NO_TEXT: &str = "it is no UTF-8 text";
 
-/// The variables of all files, those of later ones last. The error has a line for everything that is wrong with them, with
-/// its place; it shows neither values nor names, since a line that is not one of a variable may be part of a value.
-pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(String, Secret)>, String> {
+/// The variables of all files, those of later ones last, and then the single ones. The error has a line for everything
+/// that is wrong with them, with its place; of files it shows neither values nor names, since a line that is not one of a
+/// variable may be part of a value.
+pub(super) fn read(files: &[PathBuf], single: &[(String, Secret)]) -> Result<Vec<(String, Secret)>, String> {
     let (mut found, mut names, mut wrong) = (Vec::new(), BTreeSet::new(), Vec::new());
     for file in files {
         match std::fs::read(file) {
@@ -18,10 +20,37 @@ pub(super) fn read(files: &[PathBuf]) -> Result<Vec<(String, Secret)>, String> {
             Err(e) => wrong.push(format!("failed to read the variables in `{}`: {e}", file.display())),
         }
     }
-    match wrong.is_empty() {
-        true => Ok(found),
-        false => Err(format!("the variables of `--env-file` are not valid:\n{}", wrong.join("\n"))),
+    if !wrong.is_empty() {
+        return Err(format!("the variables of `--env-file` are not valid:\n{}", wrong.join("\n")));
     }
+    names.extend(single.iter().map(|(name, _)| name.clone()));
+    if names.len() > MOST_VARIABLES {
+        return Err(format!("`--env-file` and `--env` give more than {MOST_VARIABLES} variables"));
+    }
+    found.extend(single.iter().cloned());
+    Ok(found)
+}
+
+/// The variable of `--env NAME=VALUE`; of `--env NAME`, with the value that it has for this process. The error does not
+/// show the value.
+pub(super) fn argument(given: OsString) -> Result<(String, Secret), String> {
+    let given = given.into_string().map_err(|_| "what `--env` gives is no UTF-8 text".to_owned())?;
+    let (name, value) = match given.split_once('=') {
+        Some((name, value)) => (name.to_owned(), value.to_owned()),
+        None => match std::env::var_os(&given).map(OsString::into_string) {
+            Some(Ok(value)) => (given, value),
+            Some(Err(_)) => {
+                return Err(format!("the value of the variable of `--env {given}` is no UTF-8 text"));
+            }
+            None => {
+                return Err(format!(
+                    "`--env {given}` has no value, and there is no variable of this name here (write `--env NAME=VALUE`)"
+                ));
+            }
+        },
+    };
+    check_variable(&name, &value).map_err(|why| format!("the variable of `--env` is not valid: {why}"))?;
+    Ok((name, Secret::new(value)))
 }
 
 /// The variables of a text; their names are added to those of other files, and what is wrong with it to `wrong`.

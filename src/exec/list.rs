@@ -40,7 +40,7 @@ pub(super) fn text(preview: &Preview, options: &Options, continued: &[String]) -
         for job in &workflow.jobs {
             let why = kept_back.get(job.name.as_str()).copied().flatten();
             let why = why.map_or_else(String::new, |first| format!(": does not run, since `{first}` cannot"));
-            text += &format!("  {}{}{why}\n", job.name, about(job, preview, options));
+            text += &format!("  {}{}{why}\n", job.name, about(job, &workflow.name, preview, options));
         }
         for name in left_out(compiled, &workflow.name).flatten().filter(|_| !is_part) {
             text += &format!("  {name}: does not run, since its filters leave out {}\n", preview.built);
@@ -94,12 +94,17 @@ fn left_out<'a>(compiled: &'a Compiled, workflow: &'a str) -> impl Iterator<Item
 }
 
 /// The rest of the line of a job.
-fn about(job: &WorkflowJob, preview: &Preview, options: &Options) -> String {
+fn about(job: &WorkflowJob, workflow: &str, preview: &Preview, options: &Options) -> String {
     let mut text = match &job.kind {
-        JobKind::Approval if super::watch::is_approved(&options.approve, &job.name) => {
+        JobKind::Approval if super::watch::is_approved(&options.approve, workflow, &job.name) => {
             " [approval, given]".to_owned()
         }
-        JobKind::Approval => format!(" [approval: `--approve {}` gives it]", job.name),
+        JobKind::Approval => {
+            let others = preview.compiled.workflows.iter().filter(|other| other.name != workflow);
+            let has_twin = others.flat_map(|other| &other.jobs).any(|other| other.name == job.name);
+            let before = if has_twin { format!("{workflow}/") } else { String::new() };
+            format!(" [approval: `--approve {before}{}` gives it]", job.name)
+        }
         JobKind::Build { job, .. } if job.parallelism > 1 => format!(" [{} nodes]", job.parallelism),
         _ => String::new(),
     };

@@ -93,7 +93,7 @@ fn exec(options: &Options) -> Outcome {
     let wrong = |wrong: crate::config::WrongParameter| Failure::usage(wrong.to_string());
     let parameters = crate::config::typed_parameters(&config, &options.parameters).map_err(wrong)?;
     crate::config::check_parameters(&config, &parameters).map_err(wrong)?;
-    let variables = env_file::read(&options.env_files).map_err(Failure::usage)?;
+    let variables = env_file::read(&options.env_files, &options.variables).map_err(Failure::usage)?;
     if let Name::Given(name) = &options.name {
         name.check(&root).map_err(Failure::usage)?;
     }
@@ -294,9 +294,9 @@ fn run(
         _ => Failure::new(error.to_string()),
     })?;
     warn(&created.warnings);
-    if !created.made_contexts.is_empty() && options.env_files.is_empty() {
+    if !created.made_contexts.is_empty() && options.env_files.is_empty() && options.variables.is_empty() {
         tell(format_args!(
-            "note: contexts are empty here ({}): give what their variables hold with `--env-file FILE`, where jobs need it",
+            "note: contexts are empty here ({}): give what their variables hold with `--env-file FILE` or `-e NAME=VALUE`, where jobs need it",
             created.made_contexts.join(", ")
         ));
     }
@@ -310,7 +310,9 @@ fn run(
     let watch::WatchedPipeline { screen, unwritten } =
         watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;
     for given in &options.approve {
-        if !screen.jobs().any(|(_, job)| watch::fits(given, &job.name)) {
+        if !screen.jobs().any(|(_, job)| {
+            watch::is_approved(std::slice::from_ref(given), screen.workflow_of(job), &job.name)
+        }) {
             tell(format_args!(
                 "note: `--approve {given}` is for no job of what ran (`--list` shows approvals)"
             ));
@@ -337,7 +339,7 @@ fn run(
     let waiting: BTreeSet<String> = screen
         .jobs()
         .filter(|(_, job)| job.status == "on_hold")
-        .map(|(_, job)| format!("`--approve {}`", job.name))
+        .map(|(_, job)| format!("`--approve {}`", screen.name_of(job)))
         .collect();
     if !waiting.is_empty() {
         print(&format!(

@@ -1,8 +1,10 @@
 //! The arguments of `runlet exec`.
 
+use super::env_file;
 use super::snapshot::{Name, Named};
 use crate::orbs::OrbSites;
 use crate::outcome::Failure;
+use crate::protocol::Secret;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -23,6 +25,8 @@ pub(super) struct Options {
     pub name: Name,
     /// Files with variables of the project.
     pub env_files: Vec<PathBuf>,
+    /// Variables of the project that go before those of the files.
+    pub variables: Vec<(String, Secret)>,
     /// `name=value` pairs, split.
     pub parameters: Vec<(String, String)>,
     /// The folder for artifacts and test results; `.runlet` of `path` by default.
@@ -70,11 +74,13 @@ Nothing listens beyond loopback.
                                 jobs of other names that `test` runs as
   --workflow NAME               only this workflow
   --approve NAME                give this approval (repeatable, `*` is every one); without it a
-                                terminal is asked
+                                terminal is asked. It and --job take WORKFLOW/NAME as well
   --branch NAME, --tag NAME     as if the working tree had been pushed as this branch or tag
   --pipeline-parameter K=V      set a pipeline parameter (repeatable)
   --env-file FILE               NAME=VALUE lines: variables of the project and of contexts; their
                                 values are masked in the output (repeatable)
+  -e, --env NAME=VALUE          one such variable, before those of files; without `=VALUE` it has the
+                                value that it has here, which others do not see then (repeatable)
   --artifacts DIR               where artifacts and test results go (default: PATH/.runlet);
                                 replaces those of an earlier run
   --no-cache                    begin without the caches of earlier runs, and keep none
@@ -107,6 +113,7 @@ impl Options {
             approve: Vec::new(),
             name: Name::Own,
             env_files: Vec::new(),
+            variables: Vec::new(),
             parameters: Vec::new(),
             artifacts: None,
             concurrency: std::thread::available_parallelism().map_or(2, |n| n.get()).min(4),
@@ -134,6 +141,9 @@ impl Options {
                     options.name = Name::Given(if is_tag { Named::Tag(name) } else { Named::Branch(name) });
                 }
                 Long("env-file") => options.env_files.push(parser.value()?.into()),
+                Long("env") | Short('e') => {
+                    options.variables.push(env_file::argument(parser.value()?).map_err(Failure::usage)?);
+                }
                 Long("pipeline-parameter") => {
                     let pair = parser.value()?.string()?;
                     let Some((name, value)) = pair.split_once('=') else {

@@ -205,15 +205,17 @@ impl Screen {
         }
     }
 
+    /// The name of the workflow of a job.
+    pub(super) fn workflow_of(&self, job: &JobView) -> &str {
+        self.workflows.get(&job.workflow_id).map_or("", |(name, _)| name)
+    }
+
     /// The name of a job, with that of its workflow where another workflow has one of the same name.
     pub(super) fn name_of(&self, job: &JobView) -> String {
-        let workflow = |job: &JobView| self.workflows.get(&job.workflow_id).map(|(name, _)| name.as_str());
-        let is_ambiguous =
-            self.jobs.values().any(|other| other.name == job.name && workflow(other) != workflow(job));
-        match workflow(job).filter(|_| is_ambiguous) {
-            Some(workflow) => format!("{workflow}/{}", job.name),
-            None => job.name.clone(),
-        }
+        let workflow = self.workflow_of(job);
+        let is_twin = |other: &JobView| other.name == job.name && self.workflow_of(other) != workflow;
+        let is_ambiguous = !workflow.is_empty() && self.jobs.values().any(is_twin);
+        if is_ambiguous { format!("{workflow}/{}", job.name) } else { job.name.clone() }
     }
 
     /// The failed steps of the jobs that count, with the end of what they said.

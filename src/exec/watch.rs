@@ -7,7 +7,7 @@ use super::style::Style;
 use crate::http::{Body, Client, Error, Request};
 use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
-pub(super) use crate::server::pipelines::compile::fits;
+use crate::server::pipelines::compile::is_named;
 use crate::server::{self, Notification, WatchEnded, Watcher};
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
@@ -25,8 +25,8 @@ const CANCELING: &str = "canceling (once more to stop at once)";
 pub(super) const STOPPING: &str = "stopping at once: what still runs is killed";
 
 /// Whether an approval is among those that were given beforehand.
-pub(super) fn is_approved(given: &[String], name: &str) -> bool {
-    given.iter().any(|pattern| fits(pattern, name))
+pub(super) fn is_approved(given: &[String], workflow: &str, name: &str) -> bool {
+    given.iter().any(|pattern| is_named(pattern, workflow, name))
 }
 
 /// A pipeline that was watched.
@@ -136,14 +136,17 @@ impl Approvals {
         let mut told = Vec::new();
         let waiting: Vec<_> = screen.jobs().filter(|(_, job)| job.status == "on_hold").collect();
         for (id, job) in waiting {
-            if !is_approved(&self.given, &job.name) || self.is_closed || self.settled.contains_key(id) {
+            if !is_approved(&self.given, screen.workflow_of(job), &job.name)
+                || self.is_closed
+                || self.settled.contains_key(id)
+            {
                 continue;
             }
             let approved = approve(client, person, &job.workflow_id, id);
             self.settle(id, Some(&approved));
             told.push(match approved {
-                Ok(()) => format!("approved `{}`, as `--approve` says", job.name),
-                Err(error) => format!("cannot approve `{}`: {error}", job.name),
+                Ok(()) => format!("approved `{}`, as `--approve` says", screen.name_of(job)),
+                Err(error) => format!("cannot approve `{}`: {error}", screen.name_of(job)),
             });
         }
         told
@@ -187,7 +190,7 @@ impl Approvals {
         // Keys that were typed before were meant for something else.
         let _ = rustix::termios::tcflush(std::io::stdin(), rustix::termios::QueueSelector::IFlush);
         let mut out = std::io::stdout().lock();
-        let _ = write!(out, "`{}` waits for approval. Approve it? [y/N] ", job.name);
+        let _ = write!(out, "`{}` waits for approval. Approve it? [y/N] ", screen.name_of(job));
         let _ = out.flush();
         let (sender, receiver) = channel();
         let read = move || {

@@ -1,5 +1,9 @@
 //! Registry orbs from a folder or an archive: `namespace/orb@1.2.3.yml` in it. Lets sites without a way out
 //! mirror the orbs they use.
+//!
+//! A file whose name has a part of a version, such as `namespace/orb@1.yml`, is what the registry had for that reference:
+//! it serves this reference and no other, before whatever else fits. So a text that somebody put there is used, and one
+//! more release beside it changes nothing for those who did not ask for it.
 
 use super::archive;
 use crate::config::{OrbError, OrbReference, OrbSource, OrbVersion, SOURCE_BYTES};
@@ -54,7 +58,7 @@ impl OrbFolder {
         read(&path).map_err(|error| format!("failed to read the orb `{}`: {error}", path.display()))
     }
 
-    /// Versions of an orb that are there: released ones as numbers, and labels of dev versions.
+    /// Versions of an orb that are there, as the names of the files say.
     fn versions(&self, reference: &OrbReference) -> Result<Vec<OrbVersion>, String> {
         let prefix = format!("{}@", reference.name);
         let mut versions = Vec::new();
@@ -81,9 +85,9 @@ impl OrbSource for OrbFolder {
             })
             .filter(|version| reference.version.accepts(*version))
             .max();
-        let found = match (&reference.version, newest) {
-            (dev @ OrbVersion::Dev(_), _) => versions.contains(dev).then(|| dev.clone()),
-            (_, newest) => newest.map(|(a, b, c)| OrbVersion::Exact(a, b, c)),
+        let found = match versions.contains(&reference.version) {
+            true => Some(reference.version.clone()),
+            false => newest.map(|(a, b, c)| OrbVersion::Exact(a, b, c)),
         };
         let folder = self.folder.display();
         let Some(version) = found else {
@@ -94,7 +98,14 @@ impl OrbSource for OrbFolder {
             } else {
                 format!("versions in `{folder}`: {}", known.join(", "))
             };
-            return Err(format!("unknown orb '{text}': {known}").into());
+            let place = match self.folder.is_file() {
+                true => format!("a file `{text}.yml` and make the archive again, with `runlet orb pack`"),
+                false => format!("`{}`", self.path(&reference, &reference.version).display()),
+            };
+            return Err(format!(
+                "unknown orb '{text}': {known} (`circleci orb source {text}` prints its text: put it into {place})"
+            )
+            .into());
         };
         let exact = format!("{}/{}@{version}", reference.namespace, reference.name);
         let text = self.text(&reference, &version)?;
@@ -139,7 +150,26 @@ mod tests {
             assert_eq!(reference, format!("acme/tools@{exact}"));
             assert!(text.contains(exact));
         }
-        for missing in ["acme/tools@3", "acme/tools@dev:other", "acme/other@1.0.0", "nobody/tools@1"] {
+        // A part of a version is the name of what serves that reference, and no other.
+        for version in ["1", "1.1", "3.1", "volatile"] {
+            std::fs::write(folder.path().join(format!("acme/tools@{version}.yml")), version).unwrap();
+        }
+        for (wanted, exact) in [
+            ("1", "1"),
+            ("1.1", "1.1"),
+            ("3.1", "3.1"),
+            ("volatile", "volatile"),
+            ("1.2", "1.2.10"),
+            ("2", "2.0.0"),
+        ] {
+            let (reference, _) = orbs.resolve(&format!("acme/tools@{wanted}")).unwrap();
+            assert_eq!(reference, format!("acme/tools@{exact}"));
+            let place = folder.path().join(format!("acme/tools@{exact}.yml"));
+            assert_eq!(orbs.place(&reference).as_deref(), place.to_str());
+        }
+        for missing in
+            ["acme/tools@3.1.0", "acme/tools@3", "acme/tools@dev:other", "acme/other@1.0.0", "nobody/tools@1"]
+        {
             let message = orbs.resolve(missing).unwrap_err().to_string();
             assert!(message.contains("unknown orb"), "{message}");
         }

@@ -1,7 +1,7 @@
 //! `runlet orb pack`: an archive of orb files, or one orb from a folder of its parts.
 
 use super::archive;
-use crate::config::{OrbReference, OrbVersion};
+use crate::config::OrbReference;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,10 +37,7 @@ fn gather(path: &Path, orbs: &mut BTreeMap<String, String>) -> Result<(), String
     let name = part(&absolute).unwrap_or_default();
     let namespace = absolute.parent().and_then(part).unwrap_or_default();
     let reference = format!("{namespace}/{}", name.strip_suffix(".yml").unwrap_or(&name));
-    let exact = OrbReference::parse(&reference).map_err(|why| format!("`{}`: {why}", path.display()))?;
-    if !matches!(exact.version, OrbVersion::Exact(..) | OrbVersion::Dev(_)) {
-        return Err(format!("`{}` is no orb of one version: write `ORB@1.2.3.yml`", path.display()));
-    }
+    OrbReference::parse(&reference).map_err(|why| format!("`{}`: {why}", path.display()))?;
     orbs.insert(format!("{reference}.yml"), fs::read_to_string(path).map_err(fail)?);
     Ok(())
 }

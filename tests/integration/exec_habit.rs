@@ -144,7 +144,38 @@ workflows: {one: {jobs: [hold: {type: approval}]}, two: {jobs: [hold: {type: app
         .exits(1)
         .says("= `hold` waits for approval\n")
         .says("two/hold | = waits for approval\n")
-        .says("(`--approve hold`)");
+        .says("(`--approve one/hold`, `--approve two/hold`)");
+}
+
+#[test]
+fn an_approval_is_given_by_the_name_that_the_output_has_for_it() {
+    let folder = folder(
+        "version: 2.1
+jobs:
+  said: {machine: true, parameters: {of: {type: string}}, steps: [run: echo word-is-<< parameters.of >>]}
+workflows:
+  one: {jobs: [hold: {type: approval}, said: {of: one, requires: [hold]}]}
+  two: {jobs: [hold: {type: approval}, said: {of: two, requires: [hold]}]}
+",
+    );
+    let root = folder.path();
+    for given in ["one/hold", "one/*", "on?/h*"] {
+        exec(root, &["--approve", given])
+            .exits(1)
+            .says("word-is-one")
+            .says("(`--approve two/hold`)\n")
+            .never_says("word-is-two")
+            .never_says("is for no job");
+    }
+    exec(root, &["--approve", "two/hold", "--approve", "one/hold"])
+        .exits(0)
+        .says("word-is-one")
+        .says("word-is-two");
+    exec(root, &["--approve", "three/hold"]).exits(1).says("`--approve three/hold` is for no job");
+    exec(root, &["--list", "--approve", "two/hold"])
+        .exits(0)
+        .says("  hold [approval: `--approve one/hold` gives it]")
+        .says("  hold [approval, given]");
 }
 
 #[test]
@@ -359,6 +390,23 @@ fn variables_come_from_a_file_and_are_masked() {
         .says("failed to read the variables in `/no/such`")
         .never_says("no variable")
         .never_says("NO-NAME");
+}
+
+#[test]
+fn variables_come_from_arguments_and_are_masked() {
+    let folder = folder(&steps(
+        "- run: echo \"<$TOKEN>\"; test \"$TOKEN\" = 'secret = value'; test \"$OTHER\" = 'mine here'; test \"$MORE\" = three",
+    ));
+    let file = folder.path().join("vars.env");
+    fs::write(&file, "TOKEN=of the file\nMORE=three\n").unwrap();
+    let file = file.display().to_string();
+    let args = ["-e", "TOKEN=secret = value", "--env-file", &file, "--env", "OTHER"];
+    let run = command(folder.path(), &args).env("OTHER", "mine here").output().unwrap();
+    let said = String::from_utf8_lossy(&[run.stdout, run.stderr].concat()).into_owned();
+    assert!(run.status.success() && said.contains("<****>"), "{said}");
+    assert!(!said.contains("secret = value") && !said.contains("of the file"), "{said}");
+    exec(folder.path(), &["-e", "NOT_HERE_AT_ALL"]).exits(2).says("write `--env NAME=VALUE`");
+    exec(folder.path(), &["--env=1X=hidden"]).exits(2).says("the name of a variable").never_says("hidden");
 }
 
 #[test]

@@ -158,6 +158,22 @@ fn the_control_plane_tells_of_acts_and_triggers_as_objects_and_counts_calls() {
     assert!(metrics.contains("runlet_oldest_wait_seconds{resource_class=\"acme/linux\"} "), "{metrics}");
 }
 
+#[test]
+fn a_sweep_that_fails_says_so_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut command = runlet();
+    command.stderr(Stdio::from(std::fs::File::create(&log).unwrap()));
+    let server = Server::start_by(command, &[]);
+    server.class_token("acme/linux");
+    let damage = "UPDATE resource_classes SET wait_limit_ms = -1";
+    assert_eq!(server.database().execute(damage, []).unwrap(), 1);
+    poll("the failure in the log", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        if text.contains("failed to end waits for runners: ") { Ok(()) } else { Err(text) }
+    });
+}
+
 /// The samples of a page of metrics, which is refused where a strict parser refuses it: a family without its two heads, or
 /// in two places; a sample twice; a histogram that falls, or whose last class is not its count.
 fn samples(page: &str) -> BTreeMap<String, f64> {

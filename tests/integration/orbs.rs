@@ -174,3 +174,58 @@ jobs: {build: {machine: true, resource_class: a/b, steps: [tools/greet, other/x,
     let (code, said, _) = run(folder.path(), &["config", "process", "config.yml", "--orbs", "orbs.tar.lz4"]);
     assert_eq!((code, said.contains("echo hello")), (0, true), "{said}");
 }
+
+#[test]
+fn an_orb_that_is_missing_is_there_once_its_text_is_put_where_the_error_says() {
+    let text = "commands: {greet: {steps: [run: echo hello]}}\n";
+    for reference in
+        ["acme/tool@1.2.3", "acme/tool@1.2", "acme/tool@1", "acme/tool@volatile", "acme/tool@dev:x"]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!(
+            "version: 2.1
+orbs: {{tool: {reference}}}
+jobs: {{build: {{machine: true, steps: [tool/greet]}}}}
+workflows: {{w: {{jobs: [build]}}}}
+"
+        );
+        write(folder.path(), &[("r/.circleci/config.yml", &config), ("other/acme/other@1.0.0.yml", text)]);
+        let given = |args: &[&str], orbs: &str| {
+            let asked = run(folder.path(), &[args, &["--orbs", orbs]].concat());
+            assert!(asked.0 != 7 || asked.2.contains("unknown orb"), "{reference}: {}", asked.2);
+            asked
+        };
+        let validate = ["config", "validate", "r/.circleci/config.yml"];
+        let process = ["config", "process", "r/.circleci/config.yml"];
+        let exec = ["exec", "--plain", "--no-cache", "r"];
+        // Without any orbs, `DIR` stands for a folder of one's own.
+        let (code, _, said) = run(folder.path(), &validate);
+        let place = format!("`DIR/{reference}.yml`");
+        assert!(code == 7 && said.contains(&place) && said.contains("--orbs DIR"), "{said}");
+        // In a folder without it, the file is named.
+        let (_, _, said) = given(&validate, "other");
+        assert!(said.contains(&format!("put it into `other/{reference}.yml`")), "{said}");
+        write(
+            folder.path(),
+            &[(&format!("DIR/{reference}.yml"), text), (&format!("other/{reference}.yml"), text)],
+        );
+        run(folder.path(), &["orb", "pack", "--output", "without.tar.lz4", "other/acme/other@1.0.0.yml"]);
+        let (_, _, said) = given(&validate, "without.tar.lz4");
+        assert!(
+            said.contains(&format!("put it into a file `{reference}.yml` and make the archive again")),
+            "{said}"
+        );
+        let (code, said, complained) =
+            run(folder.path(), &["orb", "pack", "--output", "orbs.tar.lz4", "DIR"]);
+        assert!(code == 0 && said.contains(&format!("{reference}.yml")), "{said}{complained}");
+        for orbs in ["DIR", "other", "orbs.tar.lz4"] {
+            assert_eq!(given(&validate, orbs).0, 0, "{reference} in {orbs}");
+            let (code, said, _) = given(&process, orbs);
+            assert!(code == 0 && said.contains("echo hello"), "{reference} in {orbs}: {said}");
+        }
+        for orbs in ["DIR", "orbs.tar.lz4"] {
+            let (code, said, complained) = given(&exec, orbs);
+            assert!(code == 0 && said.contains("hello"), "{reference} in {orbs}: {said}{complained}");
+        }
+    }
+}

@@ -127,6 +127,22 @@ fn an_id_that_is_none_and_a_filter_that_is_not_known_are_refused() {
             "workflows?filter[run]=11111111-2222-4333-8444-555555555555",
             "`run` says nothing about what is listed",
         ),
+        (
+            "runs?filter[user_id]=me&page[size]=abc",
+            "`page[size]` says nothing about what is listed (known: page[cursor], page[limit], filter[user_id], ",
+        ),
+        ("runs?filter[user_id]=me&page[limit]=abc", "`page[limit]` must be a number, not `abc`"),
+        (
+            "runs?filter[user_id]=me&filter[phase",
+            "`filter[phase` says nothing about what is listed, did you mean `filter[phase]`?",
+        ),
+        ("projects?slug=gh/acme/hello", "`slug` says nothing about what is listed"),
+        (
+            "jobs/x/stdout?step_num=abc",
+            "`step_num` says nothing about the output of a step (known: filter[execution], filter[step_num], ",
+        ),
+        ("jobs/x/stdout?offset=abc", "`offset` says nothing about the output of a step"),
+        ("jobs/x/stdout/condensed?filter[node]=1", "`filter[node]` says nothing about the output of a step"),
     ] {
         assert_refused(&server.get(&format!("/api/v3/{path}")), 400, why, path);
     }

@@ -164,7 +164,7 @@ pub(in crate::server) fn missing(compiled: &Compiled, only: &Only, built: &str) 
 /// Why a job that is wanted does not run, where filters leave it out.
 fn left_out(compiled: &Compiled, workflow: Option<&String>, wanted: &str, built: &str) -> Option<String> {
     let of_workflow = |of: &str| workflow.is_none_or(|pattern| fits(pattern, of));
-    let is_called = |of: &str, name: &str| fits(wanted, name) || fits(wanted, &format!("{of}/{name}"));
+    let is_called = |of: &str, name: &str| is_named(wanted, of, name);
     let mut parts = compiled.left_out.iter().filter(|part| of_workflow(&part.workflow)).filter_map(|part| {
         let own = part.job.as_ref().filter(|job| is_called(&part.workflow, job));
         let name = own.or_else(|| part.other_names.iter().find(|name| is_called(&part.workflow, name)))?;
@@ -259,8 +259,13 @@ fn jobs_of(workflow: &Workflow) -> impl Iterator<Item = (&str, &WorkflowJob)> {
 
 /// Whether a job is called so, alone or as `WORKFLOW/JOB`.
 fn is_called(pattern: &str, workflow: &str, job: &WorkflowJob) -> bool {
-    let is_name = |name: &String| fits(pattern, name) || fits(pattern, &format!("{workflow}/{name}"));
+    let is_name = |name: &String| is_named(pattern, workflow, name);
     is_name(&job.name) || job.written.iter().any(is_name)
+}
+
+/// Whether a pattern says the name of a job: alone, or as `WORKFLOW/NAME`.
+pub fn is_named(pattern: &str, workflow: &str, name: &str) -> bool {
+    fits(pattern, name) || fits(pattern, &format!("{workflow}/{name}"))
 }
 
 /// Whether a name is what a pattern says: `*` is any text, `?` any character.

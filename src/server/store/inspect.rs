@@ -4,12 +4,13 @@
 //! (elsewhere IS NOT DISTINCT FROM); flags are integers.
 
 use crate::protocol::TaskId;
-use crate::server::store::status::{EndedBy, JobStatus, StepState, TaskState, WorkflowStatus};
+use crate::server::store::status::{EndedBy, JobStatus, JobType, StepState, TaskState, WorkflowStatus};
 use crate::server::store::tables::small_outputs;
 use crate::server::store::words::{Word, literals};
 use crate::server::store::{Error, View, schema};
 use rusqlite::OptionalExtension;
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// A broken promise of the data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,15 +25,18 @@ pub struct Fault {
 const MOST_OF_A_KIND: usize = 50;
 
 /// A list of states in a rule, and the states in it, as SQL has them.
-fn lists() -> [(&'static str, String); 6] {
+fn lists() -> [(&'static str, String); 8] {
     let waits = [TaskState::Queued, TaskState::Claimed];
     let begun = [TaskState::Running, TaskState::Unreachable];
+    let at_work = [JobStatus::Queued, JobStatus::Running];
     [
         ("{open_tasks}", literals(|state: TaskState| !state.is_terminal())),
         ("{waiting_tasks}", literals(|state| waits.contains(&state))),
         ("{begun_tasks}", literals(|state| begun.contains(&state))),
         ("{open_jobs}", literals(|status: JobStatus| !status.is_terminal())),
         ("{open_workflows}", literals(|status: WorkflowStatus| !status.is_terminal())),
+        ("{at_work_jobs}", literals(|status| at_work.contains(&status))),
+        ("{build_job}", JobType::Build.literal().to_owned()),
         ("{running_step}", StepState::Running.literal().to_owned()),
     ]
 }
@@ -93,6 +97,17 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "status-back",
+        "SELECT 'task ' || t.id || ' has not ended, and its job ' || j.id || ' has' FROM tasks t JOIN jobs j ON j.id = t.job_id
+         WHERE t.stopped_at_ms IS NULL AND j.stopped_at_ms IS NOT NULL",
+    ),
+    (
+        "status-back",
+        "SELECT 'job ' || j.id || ' is ' || j.status || ' and has neither a task nor a key that it waits for' FROM jobs j
+         WHERE j.status IN ({at_work_jobs}) AND NOT EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id AND t.stopped_at_ms IS NULL)
+            AND NOT EXISTS (SELECT 1 FROM serial_claims s WHERE s.job_id = j.id AND NOT s.is_holder)",
+    ),
+    (
+        "status-back",
         "SELECT 'step ' || s.step || ' of task ' || t.id || ' runs, and the task has ended' FROM steps s JOIN tasks t ON t.id = s.task_id
          WHERE s.status = {running_step} AND t.stopped_at_ms IS NOT NULL AND t.fence_until_ms IS NULL",
     ),
@@ -129,12 +144,26 @@ const RULES: &[(&str, &str)] = &[
     ),
     (
         "counter",
+        "SELECT 'job ' || j.id || ' has a task and does not hold the key `' || j.serial_group || '`' FROM jobs j
+         WHERE j.kind = {build_job} AND j.serial_group IS NOT NULL AND EXISTS (
+                SELECT 1 FROM tasks t WHERE t.job_id = j.id AND (t.stopped_at_ms IS NULL OR t.fence_until_ms IS NOT NULL))
+            AND NOT EXISTS (SELECT 1 FROM serial_claims s WHERE s.job_id = j.id AND s.is_holder)",
+    ),
+    (
+        "counter",
         "SELECT 'the test results in `' || f.path || '` of task ' || f.task_id || ' are ' || f.tests || ', and '
             || (SELECT count(*) FROM test_results r WHERE r.job_id = f.job_id AND r.task_id = f.task_id AND r.path = f.path) || ' are stored'
          FROM test_files f
          WHERE f.tests <> (SELECT count(*) FROM test_results r WHERE r.job_id = f.job_id AND r.task_id = f.task_id AND r.path = f.path)",
     ),
 ];
+
+/// The rules as SQL.
+static STATEMENTS: LazyLock<Vec<(&str, String)>> = LazyLock::new(|| {
+    let lists = lists();
+    let sql = |rule: &str| lists.iter().fold(rule.to_owned(), |sql, (name, list)| sql.replace(name, list));
+    RULES.iter().map(|(kind, rule)| (*kind, sql(rule))).collect()
+});
 
 /// Finds what is wrong with the rows by themselves. An earlier schema is no fault, but the rules are not its own: it
 /// gets no further than its version.
@@ -167,18 +196,22 @@ pub fn faults(view: &View) -> Result<Vec<Fault>, Error> {
             break;
         }
     }
-    let lists = lists();
-    for (kind, rule) in RULES {
-        let sql = lists.iter().fold((*rule).to_owned(), |sql, (name, list)| sql.replace(name, list));
-        let mut query = connection.prepare(&sql)?;
+    broken_rules(view, &mut faults)?;
+    Ok(faults)
+}
+
+/// Adds the broken promises of the rows about each other.
+pub fn broken_rules(view: &View, faults: &mut Vec<Fault>) -> Result<(), Error> {
+    for (kind, sql) in STATEMENTS.iter() {
+        let mut query = view.sql().prepare_cached(sql)?;
         let mut rows = query.query([])?;
         while let Some(row) = rows.next()? {
-            if !push(&mut faults, kind, row.get(0)?) {
+            if !push(faults, kind, row.get(0)?) {
                 break;
             }
         }
     }
-    Ok(faults)
+    Ok(())
 }
 
 /// Adds a fault unless there are many of its kind; false then.
@@ -291,12 +324,12 @@ mod tests {
     /// A workflow with a job whose only node had one attempt given back and one that has ended, and a job that runs; two
     /// reruns that took the first one over.
     const ROWS: &str = "
-        INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'running', 0, 0, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w' FROM pipelines;
+        INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'running', 0, 0, NULL, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w', 0 FROM pipelines;
         INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, number,
                 status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
             SELECT v.column1, 'w', id, project_id, v.column2, v.column1, 'build', '{}', '[]', v.column2, v.column3, 1, '[]', 0, 0, v.column4
             FROM pipelines, (VALUES ('done', 1, 'success', 9), ('runs', 2, 'running', NULL)) v;
-        INSERT INTO workflows SELECT v.column1, id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, v.column1, 0, v.column1
+        INSERT INTO workflows SELECT v.column1, id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, v.column1, 0, v.column1, 0
             FROM pipelines, (VALUES ('again'), ('thrice')) v;
         INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires, number,
                 status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms, reused_from)
@@ -327,6 +360,9 @@ mod tests {
         ("status-back", "UPDATE tasks SET started_at_ms = NULL WHERE id = 'runs'"),
         ("status-back", "UPDATE tasks SET status = 'queued' WHERE id = 'runs'"),
         ("status-back", "UPDATE jobs SET status = 'running' WHERE id = 'done'"),
+        ("status-back", "UPDATE jobs SET status = 'success', stopped_at_ms = 9 WHERE id = 'runs'"),
+        ("status-back", "DELETE FROM tasks WHERE id = 'runs'"),
+        ("counter", "UPDATE jobs SET serial_group = 'k' WHERE id = 'runs'"),
         ("status-back", "UPDATE workflows SET status = 'success'"),
         ("status-back", "UPDATE workflows SET status = 'success', stopped_at_ms = 9"),
         ("status-back", "UPDATE steps SET status = 'running', ended_at_ms = NULL"),

@@ -2,13 +2,14 @@
 
 use crate::protocol::{ClaimRequest, TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, WorkflowId};
-use crate::server::store::status::{Kind, WorkflowStatus};
+use crate::server::store::status::{Kind, TaskState, WorkflowStatus};
 use crate::server::store::tables::instances;
 use crate::server::store::tables::tasks::TaskRow;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
 use rusqlite::types::FromSql;
 use rusqlite::{OptionalExtension, Params, params};
+use std::collections::BTreeMap;
 
 fn one<T: FromSql>(view: &View, sql: &str, given: impl Params) -> Result<T, Error> {
     Ok(view.sql().query_row(sql, given, |row| row.get(0))?)
@@ -90,6 +91,86 @@ pub fn messages(view: &View, workflow: &WorkflowId) -> Result<String, Error> {
     one(view, "SELECT group_concat(messages) FROM jobs WHERE workflow_id = ?1", [workflow])
 }
 
+/// Rows that never change again: jobs, tasks and workflows that have ended, and how and when they did.
+pub fn ended(view: &View) -> Result<BTreeMap<String, String>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT 'job ' || id, status || ' at ' || stopped_at_ms FROM jobs WHERE stopped_at_ms IS NOT NULL
+         UNION ALL SELECT 'task ' || id, status || ' at ' || stopped_at_ms || ' by ' || ended_by FROM tasks WHERE stopped_at_ms IS NOT NULL
+         UNION ALL SELECT 'workflow ' || id, status || ' at ' || stopped_at_ms FROM workflows WHERE stopped_at_ms IS NOT NULL",
+    )?;
+    Ok(query.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?)
+}
+
+/// A job of a run of a workflow.
+#[derive(Clone, Debug)]
+pub struct JobOfRun {
+    /// Id of the job.
+    pub job: JobId,
+    /// The run that it is of.
+    pub run: WorkflowId,
+    /// The first of the runs.
+    pub root: WorkflowId,
+    /// Place of the run among those of its pipeline.
+    pub position: u64,
+    /// Name of the job, the same in all runs.
+    pub name: String,
+    /// Whether the fence of one of its tasks stands.
+    pub is_fenced: bool,
+    /// Whether one of its tasks waits for a runner, and for nothing else.
+    pub is_offered: bool,
+    /// Whether one of its tasks waits for a fence.
+    pub waits_for_fence: bool,
+}
+
+/// All jobs, in the order in which they were made.
+pub fn jobs_of_runs(view: &View) -> Result<Vec<JobOfRun>, Error> {
+    let mut query = view.sql().prepare_cached(
+        "SELECT j.id, w.id, w.root, w.position, j.name,
+            EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id AND t.fence_until_ms IS NOT NULL),
+            EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id AND t.status = ?1 AND t.not_before_ms IS NULL),
+            EXISTS (SELECT 1 FROM tasks t WHERE t.job_id = j.id AND t.status = ?1 AND t.not_before_ms IS NOT NULL)
+         FROM jobs j JOIN workflows w ON w.id = j.workflow_id ORDER BY j.rowid",
+    )?;
+    let jobs = query.query_map([TaskState::Queued], |row| {
+        Ok(JobOfRun {
+            job: row.get(0)?,
+            run: row.get(1)?,
+            root: row.get(2)?,
+            position: row.get(3)?,
+            name: row.get(4)?,
+            is_fenced: row.get(5)?,
+            is_offered: row.get(6)?,
+            waits_for_fence: row.get(7)?,
+        })
+    })?;
+    Ok(jobs.collect::<Result<_, _>>()?)
+}
+
+/// The jobs that have not ended.
+pub fn unfinished_jobs(view: &View) -> Result<Vec<JobId>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT id FROM jobs WHERE stopped_at_ms IS NULL")?;
+    Ok(query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// The workflow of a job.
+pub fn run_of(view: &View, job: &JobId) -> Result<WorkflowId, Error> {
+    one(view, "SELECT workflow_id FROM jobs WHERE id = ?1", [job])
+}
+
+/// All tasks, in the order in which they were made.
+pub fn tasks(view: &View) -> Result<Vec<TaskId>, Error> {
+    let mut query = view.sql().prepare_cached("SELECT id FROM tasks ORDER BY seq")?;
+    Ok(query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+}
+
+/// Gives the only project the pipeline number after all there are.
+pub fn count_pipelines(tx: &Tx<'_>) -> Result<(), Error> {
+    let sql =
+        "UPDATE projects SET next_pipeline_number = (SELECT coalesce(max(number), 0) + 1 FROM pipelines)";
+    tx.sql().execute(sql, [])?;
+    Ok(())
+}
+
 /// The number of jobs that hold or wait for keys.
 pub fn keys_in_use(view: &View) -> Result<u64, Error> {
     one(view, "SELECT count(*) FROM serial_claims", [])
@@ -99,7 +180,7 @@ pub fn keys_in_use(view: &View) -> Result<u64, Error> {
 pub fn insert_ended_task(tx: &Tx<'_>) -> Result<TaskId, Error> {
     insert_pipeline(tx, 1, "main", Millis(0))?;
     tx.sql().execute_batch(
-        "INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w' FROM pipelines;
+        "INSERT INTO workflows SELECT 'w', id, project_id, 'w', 0, 'success', 0, 0, 9, NULL, 0, NULL, NULL, 0, 0, NULL, 'w', 0, 'w', 0 FROM pipelines;
          INSERT INTO jobs (id, workflow_id, pipeline_id, project_id, position, name, kind, definition, requires,
             status, parallelism, messages, waits_for_lock, created_at_ms, stopped_at_ms)
          SELECT 'j', 'w', id, project_id, 0, 'j', 'build', '{}', '[]', 'success', 1, '[]', 0, 0, 9 FROM pipelines;
@@ -108,6 +189,14 @@ pub fn insert_ended_task(tx: &Tx<'_>) -> Result<TaskId, Error> {
          SELECT 't', 'j', pipeline_id, project_id, 0, 1, 'a/b', 'success', 0, 0, 0, 0, 6, 9, 'finish' FROM jobs;",
     )?;
     one(tx, "SELECT id FROM tasks", [])
+}
+
+/// Has the only job and its workflow go on: further attempts at it may follow.
+pub fn reopen_job(tx: &Tx<'_>) -> Result<(), Error> {
+    tx.sql().execute_batch(
+        "UPDATE jobs SET status = 'running', stopped_at_ms = NULL; UPDATE workflows SET status = 'running', stopped_at_ms = NULL;",
+    )?;
+    Ok(())
 }
 
 /// Has the only task wait in its queue again, as a row says that it does.

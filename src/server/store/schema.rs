@@ -62,6 +62,8 @@ const MIGRATIONS: &[&str] = &[
     UPDATE tasks SET waits_since_ms = queued_at_ms WHERE status = 'queued';",
     // Author and committer of the commit of a pipeline, with times: JSON, for those who are told of it.
     "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
+    // Whether a rerun was asked for whatever the runs before may be doing: it waits for no fence of theirs.
+    "ALTER TABLE workflows ADD COLUMN is_forced INTEGER NOT NULL DEFAULT 0;",
     // How long a task may take to begin, copied from its class at the claim; and the start of its host that a runner was
     // seen with last, in its own claim or that of another runner there.
     "ALTER TABLE tasks ADD COLUMN begin_limit_ms INTEGER;

@@ -4,7 +4,7 @@ pub(super) mod retention;
 
 use crate::logging::record;
 use crate::server::engine::commit;
-use crate::server::engine::commit::clock::{self, Moment};
+use crate::server::engine::commit::clock::{self, Listening, Moment};
 use crate::server::state::Shared;
 use crate::server::store::Error;
 use crate::server::time::Millis;
@@ -21,28 +21,25 @@ pub(super) async fn run(state: Shared) {
     let mut stopping = state.stopping.subscribe();
     let started = Instant::now();
     let moment = || Moment { at: Millis::now(), steady: started.elapsed() };
-    let (mut passed, mut failed_writes) = (None, state.store.failed_writes());
+    let mut listening = Listening::begin(state.store.failed_writes());
     let lease = state.settings.lease();
     loop {
-        let (now, failed) = (moment(), state.store.failed_writes());
-        if !clock::was_listening(passed, failed != failed_writes, now) {
-            match state.store.write(move |tx| clock::rebase_once(tx, lease, Millis::now())).await {
-                Ok(0) | Err(Error::Closed) => {}
-                Ok(count) => {
-                    record!(Info, task_count = count; "runners could not be heard for a while: leases begin anew")
-                }
-                Err(error) => log::error!("failed to renew the leases of running tasks: {error}"),
-            }
+        let (now, failed_writes) = (moment(), state.store.failed_writes());
+        let mut leases_are_right = true;
+        if !listening.is_unbroken(failed_writes, now) {
+            let rebased = state.store.write(move |tx| clock::rebase_once(tx, lease, Millis::now())).await;
+            leases_are_right = rebased.is_ok();
+            told(rebased, "renew the leases of running tasks", |count| {
+                record!(Info, task_count = count; "runners could not be heard for a while: leases begin anew");
+            });
         }
-        // Writes that fail from here on, this one included, are for the next pass.
-        failed_writes = failed;
-        passed = Some(now);
+        listening.pass(failed_writes, now, leases_are_right);
         tokio::select! {
             () = tokio::time::sleep(PASS) => {}
             _ = stopping.changed() => return,
         }
         let now = moment();
-        if state.store.failed_writes() == failed_writes && clock::was_listening(passed, false, now) {
+        if listening.is_unbroken(state.store.failed_writes(), now) {
             pass_once(&state, lease, now.at).await;
         }
     }
@@ -51,21 +48,29 @@ pub(super) async fn run(state: Shared) {
 /// `now` is a time at which the clock was seen to be right.
 async fn pass_once(state: &Shared, lease: Duration, now: Millis) {
     let waits = state.store.write(move |tx| commit::expire_waits_once(tx, now)).await;
-    if let Ok(count @ 1..) = waits {
+    told(waits, "end waits for serial groups", |count| {
         record!(Warn, job_count = count; "jobs waited too long for their serial group");
-    }
+    });
     let overdue = state.store.write(move |tx| commit::queue::waited_too_long(tx, now)).await;
-    if let Ok(count @ 1..) = overdue {
+    told(overdue, "end waits for runners", |count| {
         record!(Warn, task_count = count; "tasks waited too long for a runner");
-    }
+    });
     let forgotten = state.store.write(move |tx| commit::cancel_forgotten_once(tx, now)).await;
-    if let Ok(count @ 1..) = forgotten {
+    told(forgotten, "cancel workflows that had not ended for 90 days", |count| {
         record!(Warn, workflow_count = count; "workflows that had not ended for 90 days were canceled");
-    }
-    match state.store.write(move |tx| clock::tick_once(tx, lease, now)).await {
+    });
+    let silent = state.store.write(move |tx| clock::tick_once(tx, lease, now)).await;
+    told(silent, "let leases run out", |count| {
+        record!(Warn, task_count = count; "runners were not heard of in time");
+    });
+}
+
+/// Logs what a sweep did to something, or that it failed.
+fn told(swept: Result<usize, Error>, what: &str, log: impl FnOnce(usize)) {
+    match swept {
         Ok(0) | Err(Error::Closed) => {}
-        Ok(count) => record!(Warn, task_count = count; "runners were not heard of in time"),
-        Err(error) => log::error!("failed to let leases run out: {error}"),
+        Ok(count) => log(count),
+        Err(error) => log::error!("failed to {what}: {error}"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! A job: why it failed or what it is doing, its steps, and the log of one of them.
 
 use crate::server::api::shared::callers::bearer_of;
-use crate::server::api::shared::failure::{Answer, ApiError, blocking};
+use crate::server::api::shared::failure::{Answer, ApiError, bad, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::api::shared::lookup::{Numbered, attempts_of, job_by_id, job_of};
 use crate::server::api::shared::stream;
@@ -35,17 +35,17 @@ pub(super) fn router() -> Router<Web> {
 }
 
 /// The part of a job that an address names.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 struct Wanted {
     execution: Option<u32>,
     step: Option<u32>,
     from: Option<u64>,
-    /// How the times are shown at which lines came.
-    time: Option<Time>,
+    /// How the times are shown at which lines came: [`Time::of`] reads it.
+    #[serde(default)]
+    time: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Time {
     /// Time of the day, UTC.
     Clock,
@@ -54,6 +54,15 @@ enum Time {
 }
 
 impl Time {
+    fn of(text: &str) -> Answer<Option<Self>> {
+        match text {
+            "" => Ok(None),
+            "clock" => Ok(Some(Self::Clock)),
+            "since" => Ok(Some(Self::Since)),
+            _ => Err(bad(format!("`time` is `clock` or `since`, not `{text}`"))),
+        }
+    }
+
     /// The part of an address that asks for these times.
     fn query(time: Option<Self>) -> &'static str {
         match time {
@@ -125,7 +134,7 @@ fn choose(steps: &[StepRow]) -> Option<&StepRow> {
 }
 
 /// The execution, and its step, that an address means.
-fn find(attempts: &[Attempt], wanted: Wanted) -> Answer<Option<(&Attempt, Option<&StepRow>)>> {
+fn find<'a>(attempts: &'a [Attempt], wanted: &Wanted) -> Answer<Option<(&'a Attempt, Option<&'a StepRow>)>> {
     let attempt = match wanted.execution {
         Some(index) => {
             let found = attempts.iter().find(|attempt| attempt.node_index == index);
@@ -172,7 +181,7 @@ async fn show(
         Ok((job, attempts, tests, artifacts, pipeline))
     });
     let (job, attempts, tests, artifacts, pipeline) = found.await?;
-    let chosen = find(&attempts, wanted)?;
+    let (chosen, time) = (find(&attempts, &wanted)?, Time::of(&wanted.time)?);
     let slug = job.project.slug();
     let address = format!("/{slug}/jobs/{number}");
     let mark = Mark::from(job.status);
@@ -189,9 +198,9 @@ async fn show(
     let (steps, shown_step) = match chosen {
         None => (Vec::new(), None),
         Some((attempt, step)) => {
-            let steps = attempt.steps.iter().map(|row| step_row(attempt, row, step, wanted.time)).collect();
+            let steps = attempt.steps.iter().map(|row| step_row(attempt, row, step, time)).collect();
             let shown_step = match step {
-                Some(step) => Some(chosen_step(&web, attempt, step, wanted).await?),
+                Some(step) => Some(chosen_step(&web, attempt, step, wanted.from, time).await?),
                 None => None,
             };
             (steps, shown_step)
@@ -247,20 +256,26 @@ fn step_row(attempt: &Attempt, row: &StepRow, chosen: Option<&StepRow>, time: Op
     }
 }
 
-async fn chosen_step(web: &Web, attempt: &Attempt, step: &StepRow, wanted: Wanted) -> Answer<Chosen> {
+async fn chosen_step(
+    web: &Web,
+    attempt: &Attempt,
+    step: &StepRow,
+    from: Option<u64>,
+    time: Option<Time>,
+) -> Answer<Chosen> {
     let stretch = open(web, attempt, step).await?;
     let untimed = format!("?execution={}&step={}", attempt.node_index, step.step);
-    let query = format!("{untimed}{}", Time::query(wanted.time));
+    let query = format!("{untimed}{}", Time::query(time));
     let rows = format!("{}&amp;from=", query.replace('&', "&amp;"));
-    let times = match wanted.time {
+    let times = match time {
         None => Vec::new(),
         Some(_) => stream::output_times(&web.state, &attempt.task, step.step).await?,
     };
-    let stamps = match wanted.time {
+    let stamps = match time {
         Some(Time::Since) => Stamps::since(times, step.started_at),
         _ => Stamps::clock(times),
     };
-    let part = blocking(move || log::part(&stretch, wanted.from, &rows, &stamps)).await?;
+    let part = blocking(move || log::part(&stretch, from, &rows, &stamps)).await?;
     let mut notes = Vec::new();
     // A message of its own names the code, too.
     let code = step.exit_code.filter(|code| *code != 0 && step.message.is_none());
@@ -331,10 +346,11 @@ async fn whole(
 }
 
 async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
+    let time = Time::of(&wanted.time)?;
     let job = job_of(&web.state, path).await?;
     let ran_as = job.ran_as.clone();
     let attempts = web.state.store.read(move |view| read::attempts(view, &ran_as)).await?;
-    let Some((attempt, Some(step))) = find(&attempts, wanted)? else {
+    let Some((attempt, Some(step))) = find(&attempts, &wanted)? else {
         return Err(ApiError::not_found(silence(&job)));
     };
     let stretch = open(web, attempt, step).await?;
@@ -343,7 +359,7 @@ async fn text(web: &Web, path: Numbered, wanted: Wanted) -> Answer<Response> {
         (header::CONTENT_TYPE, "text/plain; charset=utf-8".to_owned()),
         (header::CONTENT_DISPOSITION, format!("inline; filename*=UTF-8''{}", shown::path_part(&name))),
     ];
-    if wanted.time.is_some() {
+    if time.is_some() {
         let times = stream::output_times(&web.state, &attempt.task, step.step).await?;
         return Ok((headers, stream::stamped(stretch, times)).into_response());
     }

@@ -15,32 +15,56 @@ use axum::Router;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use axum::routing::get;
-use serde::Deserialize;
+use std::collections::BTreeSet;
 
 /// Pipelines of one page.
 const PAGE: usize = 50;
-/// Words by which the list can be narrowed down.
-const STATUSES: [&str; 9] =
-    ["success", "failed", "running", "failing", "on_hold", "queued", "canceled", "error", "not_run"];
-
 /// Serves the paths of this file.
 pub(super) fn router() -> Router<Web> {
     Router::new().route("/", get(all)).route("/{vcs}/{org}/{repo}", get(of_project))
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+/// The query of an address, in its order.
+type Words = Query<Vec<(String, String)>>;
+
+/// Wishes that narrow the list down; empty texts do not.
+#[derive(Clone, Debug, Default)]
 struct Wanted {
-    #[serde(default)]
     branch: String,
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
+    /// Statuses of which one is enough.
+    statuses: Vec<String>,
     by: String,
     /// Pipelines that were created before this moment are left out.
-    #[serde(default)]
     since: String,
-    #[serde(default)]
     before: String,
+}
+
+impl Wanted {
+    fn of(Query(words): Words) -> Answer<Self> {
+        let mut wanted = Self::default();
+        let mut given = BTreeSet::new();
+        for (name, text) in words {
+            let place = match name.as_str() {
+                "status" => {
+                    let word = text.trim().to_owned();
+                    if !word.is_empty() && !wanted.statuses.contains(&word) {
+                        wanted.statuses.push(word);
+                    }
+                    continue;
+                }
+                "branch" => &mut wanted.branch,
+                "by" => &mut wanted.by,
+                "since" => &mut wanted.since,
+                "before" => &mut wanted.before,
+                _ => continue,
+            };
+            *place = text.trim().to_owned();
+            if !given.insert(name.clone()) {
+                return Err(bad(format!("`{name}` stands in the query more than once")));
+            }
+        }
+        Ok(wanted)
+    }
 }
 
 #[derive(Template)]
@@ -59,8 +83,13 @@ struct List {
 
 impl List {
     fn is_narrowed(&self) -> bool {
-        let Wanted { branch, status, by, since, before } = &self.wanted;
-        [branch, status, by, since, before].iter().any(|text| !text.is_empty())
+        let Wanted { branch, statuses, by, since, before } = &self.wanted;
+        !statuses.is_empty() || [branch, by, since, before].iter().any(|text| !text.is_empty())
+    }
+
+    /// The statuses that are shown, in words.
+    fn shown_statuses(&self) -> String {
+        self.wanted.statuses.join(" or ")
     }
 }
 
@@ -126,7 +155,8 @@ fn since(text: &str) -> Answer<Millis> {
     })
 }
 
-async fn all(State(web): State<Web>, visitor: Visitor, Query(wanted): Query<Wanted>) -> Answer<Response> {
+async fn all(State(web): State<Web>, visitor: Visitor, words: Words) -> Answer<Response> {
+    let wanted = Wanted::of(words)?;
     let projects = web.state.store.read(|view| read::projects_of_some(view, None)).await?;
     let projects = projects.into_iter().map(|project| project.slug).collect();
     show(&web, Head::for_visitor("Pipelines", &visitor), None, Filter::default(), wanted, projects).await
@@ -136,8 +166,9 @@ async fn of_project(
     State(web): State<Web>,
     visitor: Visitor,
     Path(path): Path<Slug>,
-    Query(wanted): Query<Wanted>,
+    words: Words,
 ) -> Answer<Response> {
+    let wanted = Wanted::of(words)?;
     let project = project(&web.state, path).await?;
     let filter = Filter { projects: vec![project.id], ..Filter::default() };
     let head = Head::for_visitor(&project.slug, &visitor);
@@ -152,11 +183,12 @@ async fn show(
     wanted: Wanted,
     projects: Vec<String>,
 ) -> Answer<Response> {
-    let given = |text: &str| Some(text.trim().to_owned()).filter(|text| !text.is_empty());
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
     filter.branch = given(&wanted.branch);
-    if let Some(word) = given(&wanted.status) {
-        let status = RunStatus::parse(&word);
-        filter.status = Some(status.ok_or_else(|| bad(format!("`{word}` is not a status of a pipeline")))?);
+    for word in &wanted.statuses {
+        let known = RunStatus::WORDS.join(", ");
+        let refused = || bad(format!("`{word}` is not a status of a pipeline: it is one of {known}"));
+        filter.statuses.push(RunStatus::parse(word).ok_or_else(refused)?);
     }
     filter.from = given(&wanted.since).map(|text| since(&text)).transpose()?;
     let after = given(&wanted.before).map(|token| {
@@ -180,17 +212,17 @@ async fn show(
     });
     let (rows, next) = found.await?;
     let older = next.map(|cursor| {
-        let Wanted { branch, status, by, since, .. } = &wanted;
+        let Wanted { branch, statuses, by, since, .. } = &wanted;
         let before = &cursor.token();
-        let words =
-            [("branch", branch), ("status", status), ("by", by), ("since", since), ("before", before)];
+        let words = [("branch", branch), ("by", by), ("since", since), ("before", before)];
+        let words = words.into_iter().chain(statuses.iter().map(|word| ("status", word)));
         let query = words
-            .iter()
             .filter(|(_, value)| !value.is_empty())
             .map(|(name, value)| format!("{name}={}", query_value(value)))
             .collect::<Vec<_>>();
         format!("?{}", query.join("&"))
     });
-    let statuses = STATUSES.map(|word| (word, word == wanted.status)).to_vec();
+    let statuses =
+        RunStatus::WORDS.map(|word| (word, wanted.statuses.iter().any(|wanted| wanted == word))).to_vec();
     page(&List { head, slug, wanted, statuses, rows, projects, older })
 }

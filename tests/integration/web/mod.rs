@@ -1,5 +1,6 @@
 //! The web page: read without a script, as text browsers do, and in a real browser.
 
+mod addresses;
 mod browser;
 mod buttons;
 mod reader;

@@ -46,6 +46,11 @@ async fn output_of(state: &Shared, job: JobId, words: &QueryWords) -> Answer<Ste
         None => Ok(0),
         Some(text) => input::number::<u32>(name, text),
     };
+    input::check_query(
+        words,
+        "the output of a step",
+        &["filter[execution]", "filter[step_num]", "timestamps"],
+    )?;
     let (execution, step) = (wanted("filter[execution]")?, wanted("filter[step_num]")?);
     let what = format!("there is no step {step} in execution {execution} of the job `{job}`");
     let output = one(state, what, move |view| read::step_output(view, &job, execution, step)).await?;

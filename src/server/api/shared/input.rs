@@ -144,6 +144,12 @@ pub fn unknown(name: &str, about: &str, known: &[&str]) -> String {
     format!("`{shown}` says nothing about {about}{meant} (known: {})", known.join(", "))
 }
 
+/// Refuses names of a query that are not known: what they ask for would be missing from the answer without a word.
+pub fn check_query(words: &QueryWords, about: &str, known: &[&str]) -> Answer<()> {
+    let stranger = words.keys().map(String::as_str).filter(|name| !known.contains(name)).min();
+    stranger.map_or(Ok(()), |name| Err(bad(unknown(name, about, known))))
+}
+
 /// Reads a time that the client calls `name`; one before 1970 is 1970.
 pub fn moment(name: &str, text: &str) -> Answer<Millis> {
     let time = humantime::parse_rfc3339_weak(text)

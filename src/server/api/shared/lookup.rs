@@ -2,7 +2,7 @@
 
 use crate::http::encoded;
 use crate::server::api::shared::failure::{Answer, ApiError, bad};
-use crate::server::api::shared::slug::{organisation_named, short_vcs};
+use crate::server::api::shared::slug::{organisation_named, project_named, short_vcs};
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::state::Shared;
 use crate::server::store::read::{self, Artifact, Attempt, Job, Project, Test, Workflow};
@@ -24,11 +24,15 @@ pub async fn one<T: Send + 'static>(
     state.store.read(read).await?.ok_or_else(|| ApiError::not_found(what))
 }
 
-/// Finds the project of a path.
+/// Finds the project of a path, which may be `circleci/ORGANISATION-ID/PROJECT-ID`.
 pub async fn project(state: &Shared, (vcs, org, repo): Slug) -> Answer<Project> {
     let slug = format!("{}/{org}/{repo}", short_vcs(&vcs));
     let what = format!("there is no project `{slug}` here (`runlet admin project create` makes it)");
-    one(state, what, move |view| read::project_by_slug(view, &slug)).await
+    let find = move |view: &View| match read::project_by_slug(view, &slug)? {
+        None if vcs == "circleci" => project_named(view, &slug),
+        found => Ok(found),
+    };
+    one(state, what, find).await
 }
 
 /// Finds the project with an id.

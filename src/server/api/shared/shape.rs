@@ -50,6 +50,9 @@ const NO_VALUE: [(&str, &str); 5] = [
 
 /// A text of the framework with our words about a value, where that stands at its end.
 fn about_value(text: &str) -> String {
+    if let Some(name) = text.strip_prefix(": duplicate field ") {
+        return format!(": {name} stands in it more than once");
+    }
     let ours = |(theirs, ours): &(&str, &str)| Some(format!("{}{ours}", text.strip_suffix(*theirs)?));
     NO_VALUE.iter().find_map(ours).unwrap_or_else(|| text.to_owned())
 }

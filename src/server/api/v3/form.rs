@@ -1,7 +1,7 @@
 //! The form of version 3: entities and lists in `data`, filters in brackets, no empty fields.
 
 use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{QueryWords, unknown};
+use crate::server::api::shared::input::{QueryWords, check_query, unknown};
 use axum::Json;
 use serde_json::{Map, Value, json};
 
@@ -37,12 +37,17 @@ pub(super) fn needed_id<T: From<String>>(words: &QueryWords, name: &str) -> Answ
     uuid(&format!("filter[{name}]"), needed(words, name)?)
 }
 
-/// Refuses filters that are not known: what they leave out must not be shown.
+/// Refuses filters that are not known: what they leave out must not be shown. So it is with other names; those of pages
+/// are taken by lists that fit into one as well.
 pub(super) fn check_filters(words: &QueryWords, known: &[&str]) -> Answer<()> {
     let named = words.keys().filter_map(|key| key.strip_prefix("filter[")?.strip_suffix(']'));
     match named.filter(|name| !known.contains(name)).min() {
         Some(name) => Err(bad(format!("`filter[{name}]`: {}", unknown(name, "what is listed", known)))),
-        None => Ok(()),
+        None => {
+            let filters: Vec<String> = known.iter().map(|name| format!("filter[{name}]")).collect();
+            let known = ["page[cursor]", "page[limit]"].into_iter().chain(filters.iter().map(String::as_str));
+            check_query(words, "what is listed", &known.collect::<Vec<_>>())
+        }
     }
 }
 

@@ -165,7 +165,7 @@ async fn search(State(state): State<Shared>, _person: Person, body: JsonBody) ->
     }
     if let Some(word) = status {
         let status = RunStatus::parse(&word);
-        wanted.status = Some(status.ok_or_else(|| {
+        wanted.statuses.push(status.ok_or_else(|| {
             bad(format!("`pipeline.status` cannot be `{word}`: it is one of {}", RunStatus::WORDS.join(", ")))
         })?);
     }

@@ -2,7 +2,7 @@
 
 use crate::server::engine::commit::job::{close_job, end_job, give_up, say, set_status, waking};
 use crate::server::engine::commit::ripple::Ripple;
-use crate::server::engine::commit::{nodes, rerun, serial};
+use crate::server::engine::commit::{fence, nodes, rerun, serial};
 use crate::server::engine::graph::{self, Decision};
 use crate::server::engine::task::Task;
 use crate::server::engine::test_timings;
@@ -129,7 +129,10 @@ fn begin_job(
     match kind {
         JobType::Approval => set_status(tx, job, JobStatus::OnHold),
         JobType::NoOp | JobType::Unlock => end_job(tx, job, JobStatus::Success, ripple, now),
-        JobType::Lock => close_job(tx, job, JobStatus::Success, now),
+        JobType::Lock => {
+            close_job(tx, job, JobStatus::Success, now)?;
+            Ok(JobStatus::Success)
+        }
         JobType::Build => queue_job(tx, job, ripple, now),
     }
 }
@@ -161,15 +164,7 @@ fn queue_job(tx: &Tx<'_>, job: &JobId, ripple: &mut Ripple, now: Millis) -> Resu
         test_timings::choose(tx, job)?;
     }
     // A rerun of what somebody gave up while nobody heard of it.
-    let fence = tasks::fence_before(tx, job)?;
-    if let Some(fence) = &fence {
-        let message = format!(
-            "this job waits until the runner of its run before has certainly stopped, at {} unless that is heard of earlier; a person who knows that it has stopped may say so: `POST /api/v3/jobs/{}/release-anyway`",
-            fence.until, fence.job
-        );
-        say(tx, job, MessageKind::Warning, &message)?;
-    }
-    let start = Task::first(fence.map(|fence| fence.until), now).initial();
+    let start = Task::first(fence::before(tx, job)?, now).initial();
     let waking = waking(tx, class, now)?;
     for node in 0..to_queue.parallelism {
         let place = Place {

@@ -37,6 +37,8 @@ pub fn cancel_workflow(
         let is_known = workflows::exists(tx, workflow)?;
         return Ok(if is_known { Canceled::HadEnded } else { Canceled::Unknown });
     }
+    // A key that one of its jobs gives back is for others, not for the next of its jobs.
+    serial::delete_waiting_of_workflow(tx, workflow)?;
     for job in jobs::unfinished(tx, workflow)? {
         stop_job(tx, &job, by, now)?;
     }
@@ -70,7 +72,7 @@ fn stop_job(tx: &Tx<'_>, job: &JobId, by: Option<&UserId>, now: Millis) -> Resul
         end_job(tx, job, JobStatus::Canceled, &mut ripple, now)?;
         return settle(tx, ripple, now);
     }
-    open.into_iter().try_for_each(|row| task::cancel(tx, row, now))
+    task::each(tx, open, now, |task| task.cancel(now)).map(drop)
 }
 
 /// State in which an approval found its job.
@@ -144,19 +146,28 @@ pub fn cancel_forgotten_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     let why = format!(
         "cancelled at {now}: the workflow had not ended for 90 days by the clock of the control plane; start a new pipeline"
     );
+    let mut count = 0;
     for workflow in &forgotten {
         for job in jobs::unfinished(tx, workflow)? {
             give_up(tx, &job, MessageKind::Error, &why, now)?;
         }
-        cancel_workflow(tx, workflow, None, now)?;
+        // The end of a workflow before may have given this one the key that it waited for, and so its end.
+        count += usize::from(cancel_workflow(tx, workflow, None, now)? == Canceled::Now);
     }
-    Ok(forgotten.len())
+    Ok(count)
 }
 
 /// Gives up jobs that have waited too long for the key of their serial group. Returns how many.
 pub fn expire_waits_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
-    let waiting = serial::waiting_since_before(tx, now.minus(LONGEST_WAIT))?;
-    for wait in &waiting {
+    // The pass after the last one in which the holder was held begins to count, to the minute.
+    serial::wait_anew_behind_held(tx, now.minus(Duration::from_secs(60)), now)?;
+    let mut count = 0;
+    for wait in serial::waiting_since_before(tx, now.minus(LONGEST_WAIT))? {
+        // An end before this one may have given it its key.
+        if !serial::is_waiting(tx, &wait.job)? {
+            continue;
+        }
+        count += 1;
         let mut ripple = Ripple::default();
         let why = format!(
             "cancelled at {now}: it waited longer than 5 hours for the serial group `{}`; rerun the workflow when what holds the group has ended",
@@ -167,5 +178,5 @@ pub fn expire_waits_once(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
         ripple.touch(wait.workflow.clone());
         settle(tx, ripple, now)?;
     }
-    Ok(waiting.len())
+    Ok(count)
 }

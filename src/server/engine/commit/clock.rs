@@ -4,7 +4,7 @@ use crate::protocol::TaskId;
 use crate::server::engine::commit::task::{self, InHand};
 use crate::server::engine::task::Stage;
 use crate::server::store::status::TaskState;
-use crate::server::store::tables::tasks;
+use crate::server::store::tables::{serial, tasks};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::time::Duration;
@@ -32,33 +32,51 @@ pub fn was_listening(passed: Option<Moment>, writes_failed: bool, now: Moment) -
     steady <= LONGEST_PASS && by_clock.abs_diff(steady) <= CLOCK_WAS_SET
 }
 
-/// Lets leases, budgets and fences run out. Returns how many tasks that changed.
-pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
-    let mut count = 0;
-    for row in tasks::due(tx, now)? {
-        // An end before this one may have changed what follows.
-        let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
-        let then = hand.task.tick(lease, now);
-        // A task that stays unreachable is looked at in every pass.
-        count += usize::from(!then.is_empty());
-        hand.keep(tx, then, now)?;
-    }
-    Ok(count)
+/// Knowledge of the sweep about the time in which runners could be heard.
+#[derive(Clone, Copy, Debug)]
+pub struct Listening {
+    passed: Option<Moment>,
+    failed_writes: u64,
 }
 
-/// Gives whole leases and fences from now, because runners could not be heard. Returns of how many tasks.
+impl Listening {
+    /// Knowledge of a control plane that has just started, of which so many writes were lost: none.
+    pub fn begin(failed_writes: u64) -> Self {
+        Self { passed: None, failed_writes }
+    }
+
+    /// Whether runners could be heard all the time since the last pass: see [`was_listening`].
+    pub fn is_unbroken(&self, failed_writes: u64, now: Moment) -> bool {
+        was_listening(self.passed, failed_writes != self.failed_writes, now)
+    }
+
+    /// A pass. Writes that fail from here on are for the next one. Where leases had to begin anew and did not, they still
+    /// have to: silence before the outage does not count by then either.
+    pub fn pass(&mut self, failed_writes: u64, now: Moment, leases_are_right: bool) {
+        *self = Self { passed: leases_are_right.then_some(now), failed_writes };
+    }
+}
+
+/// Lets leases, budgets and fences run out. Returns how many tasks that changed.
+pub fn tick_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
+    // A task that stays unreachable is looked at in every pass.
+    task::each(tx, tasks::due(tx, now)?, now, |task| task.tick(lease, now))
+}
+
+/// Gives whole leases, fences and waits from now, because runners could not be heard. Returns of how many tasks.
 pub fn rebase_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, Error> {
     let timed = tasks::timed(tx)?;
     let count = timed.len();
-    for row in timed {
-        let mut hand = InHand::of(row)?;
-        hand.task.rebase(lease, now);
-        let fenced = hand.row.fence_until.map(|_| hand.row.job.clone());
-        hand.keep(tx, Vec::new(), now)?;
-        if let Some(job) = fenced {
-            task::fence_moved(tx, &job, now)?;
-        }
+    let fenced: Vec<_> =
+        timed.iter().filter(|row| row.fence_until.is_some()).map(|row| row.job.clone()).collect();
+    task::each(tx, timed, now, |task| {
+        task.rebase(lease, now);
+        Vec::new()
+    })?;
+    for job in fenced {
+        task::fence_moved(tx, &job, now)?;
     }
+    serial::wait_anew(tx, now)?;
     Ok(count)
 }
 
@@ -66,11 +84,10 @@ pub fn rebase_once(tx: &Tx<'_>, lease: Duration, now: Millis) -> Result<usize, E
 pub fn hold_all(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     let open = tasks::open(tx)?;
     let count = open.len();
-    for row in open {
-        let mut hand = InHand::of(row)?;
-        hand.task.hold();
-        hand.keep(tx, Vec::new(), now)?;
-    }
+    task::each(tx, open, now, |task| {
+        task.hold();
+        Vec::new()
+    })?;
     Ok(count)
 }
 
@@ -122,6 +139,19 @@ pub fn decide_held(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn leases_that_could_not_begin_anew_have_to_in_the_next_pass() {
+        let moment = |at: u64| Moment { at: Millis(3_600_000 + at), steady: Duration::from_millis(at) };
+        let mut listening = Listening::begin(0);
+        assert!(!listening.is_unbroken(0, moment(0)));
+        listening.pass(0, moment(0), false);
+        assert!(!listening.is_unbroken(0, moment(5_000)));
+        listening.pass(0, moment(5_000), true);
+        assert!(listening.is_unbroken(0, moment(10_000)) && !listening.is_unbroken(1, moment(10_000)));
+        listening.pass(1, moment(10_000), false);
+        assert!(!listening.is_unbroken(1, moment(15_000)));
+    }
 
     #[test]
     fn silence_counts_only_while_runners_could_be_heard() {

@@ -10,6 +10,7 @@ use crate::server::engine::task::{Call, Claim, ClaimedAgain, Denied, FENCE_MARGI
 use crate::server::store::scene;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::tasks::{self, Asking};
+use crate::server::store::tables::{classes, fleet};
 
 const MINUTE: u64 = 60_000;
 
@@ -336,4 +337,121 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
     assert!(found.is_none());
     assert_eq!(again_at, Some(Millis(5 * MINUTE)));
     assert_eq!(bench.jobs(&workflow), "build=queued");
+}
+
+/// Whether a runner gets something.
+fn is_offered(bench: &Bench, now: u64) -> bool {
+    let takes = &[TaskKind::Machine];
+    let asking = Asking { class: "a/b", runner: "two", takes, now: Millis(now) };
+    bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_some()))
+}
+
+/// A workflow whose job has begun, and a rerun of it beside that.
+fn beside() -> (Bench, [String; 2]) {
+    let bench = Bench::new();
+    let first = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    bench.begin_build(&first, 0);
+    let second = bench.rerun(&first, RerunScope::All).unwrap();
+    assert!(is_offered(&bench, 0), "the runner of the first one is heard of");
+    (bench, [first, second])
+}
+
+fn cancel_in_silence(bench: &Bench, workflow: &str) {
+    let id = workflow.to_owned();
+    bench.tick(2 * MINUTE);
+    bench.write(move |tx| cancel_workflow(tx, &id.into(), None, Millis(2 * MINUTE)));
+}
+
+const FENCE: u64 = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+
+#[test]
+fn a_fence_keeps_what_was_queued_before_it_stood() {
+    let (bench, [first, second]) = beside();
+    cancel_in_silence(&bench, &first);
+    assert!(!is_offered(&bench, 2 * MINUTE) && bench.messages(&second).contains("release-anyway"));
+    bench.tick(FENCE);
+    assert!(!is_offered(&bench, FENCE));
+    bench.tick(FENCE + 1);
+    assert!(is_offered(&bench, FENCE + 1));
+}
+
+#[test]
+fn a_further_attempt_waits_for_a_fence_that_stands_by_then() {
+    let (bench, [first, second]) = beside();
+    let id = bench.write(move |tx| {
+        let id = scene::task(tx, &second.into(), "build")?;
+        let mut hand = InHand::find(tx, &id)?.unwrap();
+        let (allocation, runner) = ("another".to_owned(), "two".to_owned());
+        let claim =
+            Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
+        hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(2 * MINUTE)).unwrap();
+        hand.write(tx, Millis(2 * MINUTE))?;
+        Ok(id)
+    });
+    cancel_in_silence(&bench, &first);
+    let answer = bench.write(move |tx| {
+        let (task_token, message) = (Secret::new("t"), None);
+        let request =
+            GiveBack { task_id: id, task_token, reason: GiveBackReason::Host, message, pause_seconds: 0 };
+        task::give_back(tx, &request, Millis(2 * MINUTE))
+    });
+    assert_eq!(answer, Ok(GivenBack::Queued));
+    assert!(!is_offered(&bench, 2 * MINUTE));
+    bench.tick(FENCE + 1);
+    assert!(is_offered(&bench, FENCE + 1));
+}
+
+#[test]
+fn a_rerun_that_somebody_wants_whatever_runs_waits_for_no_fence_of_that() {
+    let bench = Bench::new();
+    let first = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+    bench.begin_build(&first, 0);
+    bench.tick(2 * MINUTE);
+    let id = first.clone();
+    let forced = bench
+        .write(move |tx| rerun_anyway(tx, &id.into(), &RerunScope::All, None, Millis(2 * MINUTE)))
+        .unwrap();
+    cancel_in_silence(&bench, &first);
+    assert!(is_offered(&bench, 2 * MINUTE));
+    bench.end(forced.as_str(), "build", TaskState::Success, 2 * MINUTE);
+    // Nobody said so of the next one.
+    bench.rerun(forced.as_str(), RerunScope::All).unwrap();
+    assert!(!is_offered(&bench, 2 * MINUTE));
+}
+
+#[test]
+fn a_rerun_of_a_rerun_names_what_is_unreachable_in_the_first_run() {
+    let (bench, [first, second]) = beside();
+    bench.end(&second, "build", TaskState::Failed, 1);
+    bench.tick(2 * MINUTE);
+    let named = RerunRefused::Unreachable(vec!["build".to_owned()]);
+    for scope in [RerunScope::All, RerunScope::Failed] {
+        assert_eq!(bench.rerun(&second, scope), Err(named.clone()), "{first}");
+    }
+}
+
+#[test]
+fn the_wait_for_a_fence_that_begins_anew_is_as_long_as_the_fence() {
+    let (bench, [first, second]) = beside();
+    cancel_in_silence(&bench, &first);
+    let [fence, wait] = bench.write(move |tx| {
+        let class = classes::list_classes(tx)?.remove(0).id;
+        fleet::set_wait_limit(tx, &class, Some(LEASE))?;
+        clock::rebase_once(tx, LEASE, Millis(2 * HOUR))?;
+        let fenced = InHand::find(tx, &scene::task(tx, &first.into(), "build")?)?.unwrap();
+        let waits = InHand::find(tx, &scene::task(tx, &second.into(), "build")?)?.unwrap();
+        Ok([fenced.row.fence_until, waits.row.not_before])
+    });
+    assert_eq!((fence, wait), (Some(Millis(2 * HOUR + FENCE)), fence));
+}
+
+#[test]
+fn a_task_is_changed_as_it_is_by_then() {
+    let bench = Bench::new();
+    bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0);
+    let changed = bench.write(|tx| {
+        let row = tasks::open(tx)?.remove(0);
+        task::each(tx, [row.clone(), row], Millis(1), |task| task.cancel(Millis(1)))
+    });
+    assert_eq!(changed, 1, "it ends once");
 }

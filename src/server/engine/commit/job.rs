@@ -14,7 +14,7 @@ pub(super) fn set_status(tx: &Tx<'_>, job: &JobId, status: JobStatus) -> Result<
     Ok(status)
 }
 
-/// Ends a job: the keys that it held pass on.
+/// Ends a job: the keys that it held pass on. Returns the status that it has ended with.
 pub(super) fn end_job(
     tx: &Tx<'_>,
     job: &JobId,
@@ -22,25 +22,32 @@ pub(super) fn end_job(
     ripple: &mut Ripple,
     now: Millis,
 ) -> Result<JobStatus, Error> {
-    close_job(tx, job, status, now)?;
-    serial::leave(tx, job, ripple, now)?;
-    Ok(status)
+    if close_job(tx, job, status, now)? {
+        serial::leave(tx, job, ripple, now)?;
+        return Ok(status);
+    }
+    jobs::status(tx, job)
 }
 
-/// Ends a job that keeps its key.
-pub(super) fn close_job(
-    tx: &Tx<'_>,
-    job: &JobId,
-    status: JobStatus,
-    now: Millis,
-) -> Result<JobStatus, Error> {
-    jobs::close(tx, job, status, now)?;
-    Ok(status)
+/// Ends a job that keeps its key. False when it has ended: a job ends once, and whoever would end it again has overlooked
+/// that. It is logged and not refused, since a sweep that ends one job ends others in the same transaction.
+pub(super) fn close_job(tx: &Tx<'_>, job: &JobId, status: JobStatus, now: Millis) -> Result<bool, Error> {
+    let is_closed = jobs::close(tx, job, status, now)?;
+    if !is_closed {
+        log::error!("the job `{job}` has ended and was to end again, as `{status}`: it stays as it is");
+        debug_assert!(false, "the job `{job}` has ended and ends again, as `{status}`");
+    }
+    Ok(is_closed)
 }
 
 /// Adds a message that people see with the job.
 pub(super) fn say(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<(), Error> {
     jobs::add_message(tx, job, kind, message)
+}
+
+/// Adds a message that people see with the job, unless it is there.
+pub(super) fn tell(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &str) -> Result<(), Error> {
+    jobs::add_message_once(tx, job, kind, message).map(drop)
 }
 
 /// Says why a job ends that was never queued. One that people look for by its number has one, however it ends.

@@ -36,6 +36,7 @@ fn store() -> (tempfile::TempDir, Store, TaskId) {
 /// Adds a further attempt at the node of a task, as the machine says.
 fn insert(tx: &Tx<'_>, of: &TaskRow, task: &Task) -> Result<TaskRow, Error> {
     let place = Place { kind: TaskKind::Container, ..Place::after(of) };
+    scene::reopen_job(tx)?;
     tasks::insert(tx, place, &task.initial(), Millis(7))?;
     Ok(tasks::open(tx)?.remove(0))
 }

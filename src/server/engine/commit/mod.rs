@@ -7,6 +7,7 @@
 mod advance;
 mod cancel;
 pub mod clock;
+mod fence;
 #[cfg(test)]
 mod fence_tests;
 mod job;
@@ -18,6 +19,10 @@ mod rerun;
 pub mod rest;
 mod ripple;
 mod serial;
+#[cfg(test)]
+mod serial_tests;
+#[cfg(test)]
+mod story_tests;
 pub mod task;
 #[cfg(test)]
 mod tests;
@@ -29,6 +34,7 @@ pub use cancel::{
 pub use rerun::{RerunRefused, RerunScope};
 
 use crate::config::{JobKind, Workflow};
+use crate::server::engine::commit::rerun::Cause;
 use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::placement;
 use crate::server::ids::{PipelineId, ProjectId, UserId, WorkflowId};
@@ -101,15 +107,11 @@ pub fn rerun(
     by: Option<&UserId>,
     now: Millis,
 ) -> Result<Result<WorkflowId, RerunRefused>, Error> {
-    let unreachable = tasks::unreachable_jobs(tx, workflow)?;
-    if !unreachable.is_empty() {
-        return Ok(Err(RerunRefused::Unreachable(unreachable)));
-    }
-    run_again(tx, workflow, scope, by, now)
+    run_again(tx, workflow, scope, Cause::Person { by, is_forced: false }, now)
 }
 
 /// Runs a workflow again, whatever its jobs may be doing: whoever says so knows that the agents of those that have
-/// ended are gone. Returns the id of the new one.
+/// ended are gone, and has it run beside those that have not. Returns the id of the new one.
 pub fn rerun_anyway(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
@@ -117,7 +119,7 @@ pub fn rerun_anyway(
     by: Option<&UserId>,
     now: Millis,
 ) -> Result<Result<WorkflowId, RerunRefused>, Error> {
-    let made = run_again(tx, workflow, scope, by, now)?;
+    let made = run_again(tx, workflow, scope, Cause::Person { by, is_forced: true }, now)?;
     if made.is_ok() {
         for job in tasks::fenced_jobs(tx, workflow)? {
             task::release_anyway(tx, &job, now)?;
@@ -130,11 +132,11 @@ fn run_again(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     scope: &RerunScope,
-    by: Option<&UserId>,
+    cause: Cause<'_>,
     now: Millis,
 ) -> Result<Result<WorkflowId, RerunRefused>, Error> {
     let mut ripple = Ripple::default();
-    let made = rerun::create(tx, workflow, scope, by, None, &mut ripple, now)?;
+    let made = rerun::create(tx, workflow, scope, cause, &mut ripple, now)?;
     advance::settle(tx, ripple, now)?;
     Ok(made)
 }

@@ -1,7 +1,7 @@
 //! Tasks that wait for a runner, when their class changes or lets them wait no longer.
 
-use crate::server::engine::commit::task::InHand;
-use crate::server::engine::task::WaitTerms;
+use crate::server::engine::commit::task;
+use crate::server::engine::task::{Task, WaitTerms};
 use crate::server::ids::ResourceClassId;
 use crate::server::store::tables::fleet::{self, WaitingTask};
 use crate::server::store::tables::tasks;
@@ -13,24 +13,20 @@ use std::time::Duration;
 pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
     let mut count = 0;
     for WaitingTask { row, limit, is_class_paused } in fleet::overdue(tx, now)? {
-        // An end before this one may have changed what follows.
-        let Some(mut hand) = InHand::find(tx, &row.id)? else { continue };
-        let terms = WaitTerms { class: &row.resource_class, limit: Some(limit), is_paused: is_class_paused };
-        let then = hand.task.waited_too_long(&terms, now);
-        count += usize::from(!then.is_empty());
-        hand.keep(tx, then, now)?;
+        let class = row.resource_class.clone();
+        let terms = WaitTerms { class: &class, limit: Some(limit), is_paused: is_class_paused };
+        count += task::each(tx, [row], now, |task| task.waited_too_long(&terms, now))?;
     }
     Ok(count)
 }
 
 /// A resource class goes on after a pause: the time begins anew in which runners are to take what waits.
 pub fn waits_anew(tx: &Tx<'_>, class: &str, now: Millis) -> Result<(), Error> {
-    for row in tasks::queued_of_class(tx, class)? {
-        let mut hand = InHand::of(row)?;
-        hand.task.waits_anew(now);
-        hand.keep(tx, Vec::new(), now)?;
-    }
-    Ok(())
+    let anew = |task: &mut Task| {
+        task.waits_anew(now);
+        Vec::new()
+    };
+    task::each(tx, tasks::queued_of_class(tx, class)?, now, anew).map(drop)
 }
 
 /// Sets how long a task of a class may wait. While there was no limit nobody looked whether runners could be heard: the time
@@ -46,12 +42,5 @@ pub fn limit_waits(
 
 /// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.
 pub fn class_deleted(tx: &Tx<'_>, class: &str, now: Millis) -> Result<usize, Error> {
-    let waiting = tasks::queued_of_class(tx, class)?;
-    let count = waiting.len();
-    for row in waiting {
-        let mut hand = InHand::of(row)?;
-        let then = hand.task.class_deleted(class, now);
-        hand.keep(tx, then, now)?;
-    }
-    Ok(count)
+    task::each(tx, tasks::queued_of_class(tx, class)?, now, |task| task.class_deleted(class, now))
 }

@@ -5,8 +5,8 @@ use crate::server::engine::commit::ripple::Ripple;
 use crate::server::engine::graph;
 use crate::server::ids::{JobId, UserId, WorkflowId};
 use crate::server::store::status::{JobStatus, JobType, WorkflowStatus};
-use crate::server::store::tables::jobs;
 use crate::server::store::tables::workflows::{self, NewRerun};
+use crate::server::store::tables::{jobs, tasks};
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
 use std::fmt;
@@ -28,6 +28,20 @@ pub enum RerunScope {
     Failed,
     /// These jobs (ids), and what depends on them.
     Jobs(Vec<JobId>),
+}
+
+/// Cause of a rerun.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Cause<'a> {
+    /// A person asked for it.
+    Person {
+        /// The person, where that is known.
+        by: Option<&'a UserId>,
+        /// Whether that person wants it whatever the jobs of the runs before may be doing.
+        is_forced: bool,
+    },
+    /// The workflow failed, and its config wants that; the how manieth it is.
+    Automatic(u32),
 }
 
 /// Why there is no rerun.
@@ -87,19 +101,17 @@ pub(super) fn automatically(
     let reruns = workflows::auto_reruns(tx, workflow)?;
     if !reruns.is_manual_rerun && !reruns.is_canceled && reruns.done < reruns.most {
         // Refused when it is too old: then it stays failed.
-        let _ = create(tx, workflow, &RerunScope::Failed, None, Some(reruns.done + 1), ripple, now)?;
+        let _ = create(tx, workflow, &RerunScope::Failed, Cause::Automatic(reruns.done + 1), ripple, now)?;
     }
     Ok(())
 }
 
-/// Makes a further run of a workflow, which begins when the ripple is settled. `automatic` is the number of the
-/// automatic rerun. Returns its id.
+/// Makes a further run of a workflow, which begins when the ripple is settled. Returns its id.
 pub(super) fn create(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     scope: &RerunScope,
-    by: Option<&UserId>,
-    automatic: Option<u32>,
+    cause: Cause<'_>,
     ripple: &mut Ripple,
     now: Millis,
 ) -> Result<Result<WorkflowId, RerunRefused>, Error> {
@@ -134,6 +146,18 @@ pub(super) fn create(
             graph::run_again(&nodes, |index| wanted.contains(&ids[index]))
         }
     };
+    let (by, is_forced, automatic) = match cause {
+        Cause::Person { by, is_forced } => (by, is_forced, None),
+        Cause::Automatic(number) => (None, false, Some(number)),
+    };
+    if automatic.is_none() && !is_forced {
+        // In this run, or in one before or after it that has not ended.
+        let mut unreachable = tasks::unreachable_jobs(tx, workflow)?;
+        unreachable.retain(|name| nodes.iter().zip(&again).any(|(node, again)| *again && node.name == *name));
+        if !unreachable.is_empty() {
+            return Ok(Err(RerunRefused::Unreachable(unreachable)));
+        }
+    }
     let id = workflows::insert_rerun(
         tx,
         &NewRerun {
@@ -141,6 +165,7 @@ pub(super) fn create(
             by,
             root: &chain.root,
             automatic,
+            is_forced,
             status: WorkflowStatus::Running,
             created_at: now,
         },

@@ -47,7 +47,7 @@ pub(super) fn unlock(
     ripple: &mut Ripple,
     now: Millis,
 ) -> Result<(), Error> {
-    let keys = serial::delete_of_kind(tx, workflow, key, JobType::Lock)?;
+    let keys = serial::delete_holders_of_kind(tx, workflow, key, JobType::Lock)?;
     pass_on(tx, &keys, ripple, now)
 }
 

@@ -9,7 +9,7 @@ use crate::protocol::{
 use crate::server::engine::commit::advance::settle;
 use crate::server::engine::commit::job::{close_job, end_job, say, set_status, waking};
 use crate::server::engine::commit::ripple::Ripple;
-use crate::server::engine::commit::{rerun, serial};
+use crate::server::engine::commit::{fence, rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
     Call, Consequence, Denied, FinishReport, Finished, GivenBack, GivingBack, NextAttempt, Passed, Task,
@@ -124,6 +124,9 @@ impl InHand {
         if row.status == TaskState::Retried {
             return Ok(());
         }
+        if row.fence_until.is_some() {
+            fence_moved(tx, &row.job, now)?;
+        }
         let status = graph::job_status(&tasks::states_of_job(tx, &row.job)?);
         let mut ripple = Ripple::default();
         if !status.is_terminal() {
@@ -152,12 +155,46 @@ fn close_steps(tx: &Tx<'_>, row: &TaskRow, now: Millis) -> Result<(), Error> {
 
 /// A further attempt, under a new id: the token of the one before is dead.
 fn again(tx: &Tx<'_>, row: &TaskRow, next: &NextAttempt, now: Millis) -> Result<(), Error> {
-    tasks::insert(tx, Place::after(row), &Task::further(next, now).initial(), now)?;
+    let mut task = Task::further(next, now);
+    // Another run of the job may have been given up since this one entered its queue.
+    task.wait_for_fence(fence::before(tx, &row.job)?, now);
+    tasks::insert(tx, Place::after(row), &task.initial(), now)?;
     // The node waits again, and so does its job where nothing else of it runs.
     set_status(tx, &row.job, graph::job_status(&tasks::states_of_job(tx, &row.job)?))?;
     let class = row.resource_class.clone();
     let is_for_others = next.avoid.is_some();
     tx.effect(if is_for_others { Effect::QueuedForOthers(class) } else { waking(tx, &class, now)? });
+    Ok(())
+}
+
+/// Changes tasks one after another, each as its row is by then: what followed from one before may have changed it.
+/// Returns of how many something followed.
+pub(super) fn each(
+    tx: &Tx<'_>,
+    rows: impl IntoIterator<Item = TaskRow>,
+    now: Millis,
+    mut change: impl FnMut(&mut Task) -> Vec<Consequence>,
+) -> Result<usize, Error> {
+    let mut count = 0;
+    for row in rows {
+        let mut hand = InHand::known(tx, &row.id)?;
+        let then = change(&mut hand.task);
+        count += usize::from(!then.is_empty());
+        hand.keep(tx, then, now)?;
+    }
+    Ok(count)
+}
+
+/// The fence of a task of the job is new, was moved, or is gone: so is the wait of what replaces it and has no runner yet.
+pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
+    for row in tasks::queued_in_chain(tx, job)? {
+        let fence = tasks::fence_before(tx, &row.job)?;
+        if let Some(fence) = fence.as_ref().filter(|_| row.not_before.is_none()) {
+            fence::say(tx, &row.job, fence)?;
+        }
+        let until = fence.map(|fence| fence.until);
+        each(tx, [row], now, |task| task.wait_for_fence(until, now))?;
+    }
     Ok(())
 }
 
@@ -178,17 +215,6 @@ fn fence_gone(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
         }
     }
     settle(tx, ripple, now)
-}
-
-/// The fence of a task of the job was moved, or is gone: so is the wait of what replaces it.
-pub(super) fn fence_moved(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<(), Error> {
-    for row in tasks::waiting_for_fence(tx, job)? {
-        let fence = tasks::fence_before(tx, &row.job)?;
-        let mut hand = InHand::of(row)?;
-        let then = hand.task.wait_for_fence(fence.map(|fence| fence.until), now);
-        hand.keep(tx, then, now)?;
-    }
-    Ok(())
 }
 
 /// An answer of a call that the machine may have refused.
@@ -483,21 +509,12 @@ fn shortened(message: &str) -> String {
 
 /// A person wants a task to end.
 pub fn cancel(tx: &Tx<'_>, row: TaskRow, now: Millis) -> Result<(), Error> {
-    let mut hand = InHand::of(row)?;
-    let then = hand.task.cancel(now);
-    hand.keep(tx, then, now)
+    each(tx, [row], now, |task| task.cancel(now)).map(drop)
 }
 
 /// A person says that the agents of the job's tasks are gone. Returns how many fences that took away.
 pub fn release_anyway(tx: &Tx<'_>, job: &JobId, now: Millis) -> Result<usize, Error> {
-    let mut released = 0;
-    for row in tasks::fenced_of_job(tx, job)? {
-        let mut hand = InHand::of(row)?;
-        let then = hand.task.confirm_stopped();
-        released += usize::from(!then.is_empty());
-        hand.keep(tx, then, now)?;
-    }
-    Ok(released)
+    each(tx, tasks::fenced_of_job(tx, job)?, now, Task::confirm_stopped)
 }
 
 /// A machine was started again: what its runner of the class held there is gone.
@@ -509,10 +526,6 @@ pub fn host_restarted(
     told_by: &str,
     now: Millis,
 ) -> Result<(), Error> {
-    for row in tasks::of_earlier_boots(tx, class, machine_id, boot_id)? {
-        let mut hand = InHand::of(row)?;
-        let then = hand.task.host_restarted(told_by, now);
-        hand.keep(tx, then, now)?;
-    }
-    Ok(())
+    let rows = tasks::of_earlier_boots(tx, class, machine_id, boot_id)?;
+    each(tx, rows, now, |task| task.host_restarted(told_by, now)).map(drop)
 }

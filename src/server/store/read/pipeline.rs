@@ -79,8 +79,8 @@ pub struct Filter {
     pub revision: Option<String>,
     /// The person who triggered them.
     pub actor: Option<UserId>,
-    /// Status of their workflows together.
-    pub status: Option<RunStatus>,
+    /// Statuses of their workflows together, of which one is enough; empty: all pipelines.
+    pub statuses: Vec<RunStatus>,
     /// Created at or after this.
     pub from: Option<Millis>,
     /// Created at or before this.
@@ -233,7 +233,7 @@ pub fn pipelines(
     let mut next = None;
     while let Some(row) = rows.next()? {
         let pipeline = from_row(row)?;
-        if filter.status.is_some_and(|wanted| wanted != pipeline.status) {
+        if !filter.statuses.is_empty() && !filter.statuses.contains(&pipeline.status) {
             continue;
         }
         if items.len() == limit {

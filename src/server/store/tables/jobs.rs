@@ -282,20 +282,29 @@ pub fn end_wait(tx: &Tx<'_>, job: &JobId) -> Result<JobType, Error> {
     Ok(update.query_row([job], |row| row.get(0))?)
 }
 
-/// Sets the status of a job that has not ended.
+/// Sets the status of a job that has not ended; one that has stays as it is.
 pub fn set_status(tx: &Tx<'_>, job: &JobId, status: JobStatus) -> Result<(), Error> {
-    tx.sql().prepare_cached("UPDATE jobs SET status = ?2 WHERE id = ?1")?.execute(params![job, status])?;
+    tx.sql()
+        .prepare_cached("UPDATE jobs SET status = ?2 WHERE id = ?1 AND stopped_at_ms IS NULL")?
+        .execute(params![job, status])?;
     Ok(())
 }
 
-/// Sets the status that a job ends with. The first time of an end stays.
-pub fn close(tx: &Tx<'_>, job: &JobId, status: JobStatus, now: Millis) -> Result<(), Error> {
-    tx.sql()
+/// Sets the status that a job ends with. False when it has ended: the first end stays.
+pub fn close(tx: &Tx<'_>, job: &JobId, status: JobStatus, now: Millis) -> Result<bool, Error> {
+    let closed = tx
+        .sql()
         .prepare_cached(
-            "UPDATE jobs SET status = ?2, waits_for_lock = 0, stopped_at_ms = coalesce(stopped_at_ms, ?3) WHERE id = ?1",
+            "UPDATE jobs SET status = ?2, waits_for_lock = 0, stopped_at_ms = ?3 WHERE id = ?1 AND stopped_at_ms IS NULL",
         )?
         .execute(params![job, status, now])?;
-    Ok(())
+    Ok(closed > 0)
+}
+
+/// The status of a job; an error when there is no such job.
+pub fn status(view: &View, job: &JobId) -> Result<JobStatus, Error> {
+    let mut query = view.sql().prepare_cached("SELECT status FROM jobs WHERE id = ?1")?;
+    Ok(query.query_row([job], |row| row.get(0))?)
 }
 
 /// Notes who approved a job of a workflow, if it has a status. False when there is no such job.

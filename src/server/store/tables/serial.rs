@@ -1,6 +1,6 @@
 //! Serial groups: the jobs that hold or wait for a key, in the order in which they came.
 //!
-//! Only SQLite: the order is that of an AUTOINCREMENT column; flags are integers.
+//! Only SQLite: the order is that of an AUTOINCREMENT column; CROSS JOIN keeps to the order that is written; flags are integers.
 
 use crate::server::ids::{JobId, OrganisationId, ProjectId, WorkflowId};
 use crate::server::store::status::JobType;
@@ -126,18 +126,27 @@ pub fn delete_of_job(tx: &Tx<'_>, job: &JobId) -> Result<Vec<SerialKey>, Error> 
     Ok(delete.query_map([job], key)?.collect::<Result<_, _>>()?)
 }
 
-/// Takes the jobs of a workflow that are of a kind out of the lines for keys of a name. Returns the keys.
-pub fn delete_of_kind(
+/// Takes the keys of a name from the jobs of a workflow that are of a kind and hold them; one that waits goes on waiting.
+/// Returns the keys.
+pub fn delete_holders_of_kind(
     tx: &Tx<'_>,
     workflow: &WorkflowId,
     name: &str,
     kind: JobType,
 ) -> Result<Vec<SerialKey>, Error> {
     let mut delete = tx.sql().prepare_cached(
-        "DELETE FROM serial_claims WHERE workflow_id = ?1 AND key = ?2
+        "DELETE FROM serial_claims WHERE workflow_id = ?1 AND key = ?2 AND is_holder
             AND job_id IN (SELECT id FROM jobs WHERE workflow_id = ?1 AND kind = ?3) RETURNING organisation_id, key",
     )?;
     Ok(delete.query_map(params![workflow, name, kind], key)?.collect::<Result<_, _>>()?)
+}
+
+/// Takes the jobs of a workflow that only wait out of every line.
+pub fn delete_waiting_of_workflow(tx: &Tx<'_>, workflow: &WorkflowId) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached("DELETE FROM serial_claims WHERE workflow_id = ?1 AND NOT is_holder")?
+        .execute([workflow])?;
+    Ok(())
 }
 
 /// Takes the jobs of a workflow out of every line. Returns the keys.
@@ -159,10 +168,35 @@ pub struct WaitingJob {
     pub key: String,
 }
 
-/// The jobs that have waited for a key since before a time.
+/// Has all waits for keys begin anew: nobody could be heard.
+pub fn wait_anew(tx: &Tx<'_>, now: Millis) -> Result<(), Error> {
+    tx.sql().prepare_cached("UPDATE serial_claims SET since_ms = ?1 WHERE NOT is_holder")?.execute([now])?;
+    Ok(())
+}
+
+/// Has waits begin anew that are older than a time, for keys of a workflow with a task that waits for an administrator.
+pub fn wait_anew_behind_held(tx: &Tx<'_>, before: Millis, now: Millis) -> Result<(), Error> {
+    tx.sql()
+        .prepare_cached(
+            "UPDATE serial_claims SET since_ms = ?2 WHERE NOT is_holder AND since_ms < ?1 AND (organisation_id, key) IN (
+                SELECT s.organisation_id, s.key FROM serial_claims s CROSS JOIN jobs j ON j.workflow_id = s.workflow_id
+                CROSS JOIN tasks t ON t.job_id = j.id WHERE s.is_holder AND t.is_held)",
+        )?
+        .execute([before, now])?;
+    Ok(())
+}
+
+/// Whether a job still waits for a key.
+pub fn is_waiting(view: &View, job: &JobId) -> Result<bool, Error> {
+    let mut query =
+        view.sql().prepare_cached("SELECT 1 FROM serial_claims WHERE NOT is_holder AND job_id = ?1")?;
+    Ok(query.exists([job])?)
+}
+
+/// The jobs that have waited for a key since before a time, in the order in which they came.
 pub fn waiting_since_before(view: &View, before: Millis) -> Result<Vec<WaitingJob>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT job_id, workflow_id, key FROM serial_claims WHERE NOT is_holder AND since_ms < ?1",
+        "SELECT job_id, workflow_id, key FROM serial_claims WHERE NOT is_holder AND since_ms < ?1 ORDER BY seq",
     )?;
     let found = query.query_map([before], |row| {
         Ok(WaitingJob { job: row.get(0)?, workflow: row.get(1)?, key: row.get(2)? })

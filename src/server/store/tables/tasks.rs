@@ -369,11 +369,13 @@ pub fn fenced_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<JobId>, Err
     Ok(jobs.collect::<Result<_, _>>()?)
 }
 
-/// Names of the workflow's jobs of which a task is unreachable, or is held by a runner as a restored backup says.
+/// Names of the jobs of the workflow, and of the runs of it before and after, of which a task is unreachable, or is held by
+/// a runner as a restored backup says.
 pub fn unreachable_jobs(view: &View, workflow: &WorkflowId) -> Result<Vec<String>, Error> {
     let mut query = view.sql().prepare_cached(
-        "SELECT DISTINCT j.name FROM jobs j JOIN tasks t ON t.job_id = j.id
-         WHERE j.workflow_id = ?1 AND (t.status = ?2 OR t.is_held AND t.status IN (?3, ?4)) ORDER BY j.position",
+        "SELECT DISTINCT j.name FROM workflows w JOIN workflows x ON x.pipeline_id = w.pipeline_id AND x.root = w.root
+         JOIN jobs j ON j.workflow_id = x.id JOIN tasks t ON t.job_id = j.id
+         WHERE w.id = ?1 AND (t.status = ?2 OR t.is_held AND t.status IN (?3, ?4)) ORDER BY j.position",
     )?;
     let [claimed, running, unreachable] = TaskState::HELD_BY_A_RUNNER;
     let names = query.query_map(params![workflow, unreachable, claimed, running], |row| row.get(0))?;
@@ -394,10 +396,12 @@ const SAME_IN_CHAIN: &str = "SELECT o.id FROM jobs j JOIN workflows w ON w.id = 
     JOIN workflows x ON x.pipeline_id = w.pipeline_id AND x.root = w.root
     JOIN jobs o ON o.workflow_id = x.id AND o.name = j.name AND o.id <> j.id WHERE j.id = ?1";
 
-/// The last fence of tasks that a job of a rerun replaces: those of the same job in the runs before.
+/// The last fence of tasks that a job replaces: those of the same job in other runs, but for those before a rerun that
+/// somebody asked for whatever they do.
 pub fn fence_before(view: &View, job: &JobId) -> Result<Option<Fence>, Error> {
     let sql = format!(
-        "SELECT fence_until_ms, job_id FROM tasks WHERE fence_until_ms IS NOT NULL AND job_id IN ({SAME_IN_CHAIN})
+        "SELECT fence_until_ms, job_id FROM tasks WHERE fence_until_ms IS NOT NULL AND job_id IN (
+            {SAME_IN_CHAIN} AND NOT (w.is_forced AND x.position < w.position))
          ORDER BY fence_until_ms DESC LIMIT 1"
     );
     let found = view
@@ -407,9 +411,9 @@ pub fn fence_before(view: &View, job: &JobId) -> Result<Option<Fence>, Error> {
     Ok(found.optional()?)
 }
 
-/// Tasks that wait in a queue for the fence of a task of the job.
-pub fn waiting_for_fence(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
-    let rest = format!("WHERE job_id IN ({SAME_IN_CHAIN}) AND status = ?2 AND not_before_ms IS NOT NULL");
+/// Tasks of the same job in other runs that wait in a queue.
+pub fn queued_in_chain(view: &View, job: &JobId) -> Result<Vec<TaskRow>, Error> {
+    let rest = format!("WHERE job_id IN ({SAME_IN_CHAIN}) AND status = ?2 ORDER BY seq");
     all(view, &rest, params![job, TaskState::Queued])
 }
 

@@ -61,6 +61,8 @@ pub struct NewRerun<'a> {
     pub root: &'a WorkflowId,
     /// The how manieth automatic rerun it is; `None` when somebody asked for it.
     pub automatic: Option<u32>,
+    /// Whether that person asked for it whatever the runs before may be doing.
+    pub is_forced: bool,
     /// The status that it begins with.
     pub status: WorkflowStatus,
     /// The time of its creation.
@@ -73,9 +75,9 @@ pub fn insert_rerun(tx: &Tx<'_>, new: &NewRerun<'_>) -> Result<WorkflowId, Error
     tx.sql()
         .prepare_cached(
             "INSERT INTO workflows (id, pipeline_id, project_id, name, position, status, is_setup, created_at_ms, started_by,
-                is_canceled, max_auto_reruns, auto_rerun_number, rerun_of, root, is_manual_rerun, workspace_id)
+                is_canceled, max_auto_reruns, auto_rerun_number, rerun_of, root, is_manual_rerun, workspace_id, is_forced)
              SELECT ?2, pipeline_id, project_id, name, (SELECT count(*) FROM workflows p WHERE p.pipeline_id = w.pipeline_id),
-                ?3, is_setup, ?4, ?5, 0, max_auto_reruns, ?6, ?1, ?7, ?8, workspace_id FROM workflows w WHERE id = ?1",
+                ?3, is_setup, ?4, ?5, 0, max_auto_reruns, ?6, ?1, ?7, ?8, workspace_id, ?9 FROM workflows w WHERE id = ?1",
         )?
         .execute(params![
             new.of,
@@ -85,7 +87,8 @@ pub fn insert_rerun(tx: &Tx<'_>, new: &NewRerun<'_>) -> Result<WorkflowId, Error
             new.by,
             new.automatic.unwrap_or(0),
             new.root,
-            new.automatic.is_none()
+            new.automatic.is_none(),
+            new.is_forced
         ])?;
     Ok(id)
 }
