@@ -48,10 +48,21 @@ pub(crate) fn answer(mut connection: TcpStream) -> (u16, String, Value) {
 }
 
 pub(crate) fn claim(server: &Server, rogue: &Rogue, nonce: &str, boot: &str) -> (u16, Value) {
-    let body = json!({ "name": "rogue", "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce,
+    claim_as(server, rogue, ("rogue", 0), nonce, boot)
+}
+
+/// A claim of the runner of this name, which waits for so many seconds.
+fn claim_as(
+    server: &Server,
+    rogue: &Rogue,
+    (name, wait): (&str, u32),
+    nonce: &str,
+    boot: &str,
+) -> (u16, Value) {
+    let body = json!({ "name": name, "hostname": "h", "version": "0", "os": "linux", "arch": "x86_64", "nonce": nonce,
         "machine_id": "0123456789abcdef0123456789abcdef", "boot_id": boot });
-    let (status, head, answer) =
-        call(server, "POST", "/api/v3/runner/claim?wait=0", &rogue.class, body.to_string().as_bytes());
+    let path = format!("/api/v3/runner/claim?wait={wait}");
+    let (status, head, answer) = call(server, "POST", &path, &rogue.class, body.to_string().as_bytes());
     assert!(head.contains("\r\nrunlet-protocol: 2"), "{head}");
     if let (200, Some(id), Some(allocation)) = (status, answer["id"].as_str(), answer["allocation"].as_str())
     {
@@ -399,6 +410,84 @@ fn a_host_that_was_restarted_has_lost_what_it_ran() {
     assert_eq!(job(&server, &pipeline)["status"], "running", "a name alone ends nothing");
     assert_eq!(claim(&server, &rogue, "n-3", "boot-2").0, 204);
     assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail");
+}
+
+#[test]
+fn a_claim_of_before_a_restart_ends_nothing_and_gets_nothing() {
+    let (server, rogue, pipeline) = bench();
+    let running = Played::claim(&server, &rogue, "n-1");
+    running.begin("agent-1");
+    std::thread::scope(|scope| {
+        let parked = scope.spawn(|| claim_as(&server, &rogue, ("other", 55), "n-2", "boot-1"));
+        let seen = "SELECT count(*) FROM runner_instances WHERE name = 'other'";
+        while server.database().query_row(seen, [], |row| row.get::<_, u32>(0)).unwrap() == 0 {
+            assert!(!parked.is_finished(), "it is not parked");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        // The host is started again, without a word to the connection of the other runner there.
+        assert_eq!(claim(&server, &rogue, "n-3", "boot-2").0, 204);
+        assert_eq!(job(&server, &pipeline)["status"], "infrastructure_fail");
+        let second = server.trigger(&until(Path::new("/")));
+        // Whichever claim that wakes, the one of the host as it is now gets the task.
+        let (status, parked) = parked.join().unwrap();
+        assert_eq!((status, &parked), (204, &Value::Null), "an answer that nobody hears");
+        let (status, task) = claim(&server, &rogue, "n-4", "boot-2");
+        assert_eq!(status, 200, "{task}");
+        Played::of(&server, &rogue, &task).begin("agent-2");
+        assert_eq!(job(&server, &second)["status"], "running");
+    });
+}
+
+#[test]
+fn a_claim_that_is_said_again_has_waited_once() {
+    let (server, rogue, _) = bench();
+    let first = claim(&server, &rogue, "n-1", "boot-1");
+    assert_eq!(claim(&server, &rogue, "n-1", "boot-1").1["allocation"], first.1["allocation"]);
+    let page = String::from_utf8(server.text("/metrics")).unwrap();
+    assert!(page.contains("\nrunlet_task_wait_seconds_count 1\n"), "{page}");
+}
+
+#[test]
+fn an_output_is_marked_as_incomplete_when_its_task_ends_and_not_before() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    task.begin("agent-1");
+    task.call("POST", "events", &task.started(0, 1));
+    let output = format!("/api/v3/runner/tasks/{}/steps/1/output?offset=0", task.id);
+    assert_eq!(call(&server, "PATCH", &output, &task.token, b"here").0, 200);
+    let finish = |events: u32| {
+        let steps = json!([{ "step": 1, "length": 9, "sha256": "" }]);
+        task.call("POST", "finish", &json!({ "status": "failed", "events": events, "steps": steps })).2
+    };
+    assert_eq!(finish(2)["answer"], "incomplete");
+    let shown = || server.output(&job(&server, &pipeline), 1);
+    assert_eq!(shown(), "here");
+    let ended = json!([{ "number": 1, "at_ms": 2, "event": "step_finished", "step": 1, "status": "failed" }]);
+    assert_eq!(task.call("POST", "events", &ended).0, 200);
+    for _ in 0..2 {
+        assert_eq!(finish(2)["answer"], "confirmed");
+        assert!(shown().starts_with("here\n[5 bytes of output are missing here"), "{}", shown());
+    }
+}
+
+#[test]
+fn a_task_whose_answer_has_become_too_long_ends_and_says_so() {
+    let (server, rogue, pipeline) = bench();
+    let task = Played::claim(&server, &rogue, "n-1");
+    // In JSON such a character has six bytes.
+    for number in 0..90 {
+        let variable = json!({ "name": format!("V{number}"), "value": "\u{1}".repeat(32_768) });
+        server.call("POST", "/api/v2/project/gh/acme/hello/envvar", Some(variable));
+    }
+    let path = format!("/api/v3/runner/tasks/{}", task.id);
+    for _ in 0..2 {
+        let (status, _, refused) = call(&server, "GET", &path, &task.token, b"");
+        assert_eq!((status, &refused["code"]), (409, &json!("task_ended")), "{refused}");
+    }
+    let job = job(&server, &pipeline);
+    assert_eq!(job["status"], "infrastructure_fail");
+    let told = messages(&server, &job);
+    assert!(told.contains("cannot be handed out") && told.contains("the limit is 16777216"), "{told}");
 }
 
 #[test]

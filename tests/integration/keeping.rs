@@ -104,7 +104,7 @@ fn answer(server: &Server, path: &str) -> (u16, String) {
 fn action(server: &Server) -> (Value, String) {
     let build = server.call("GET", "/api/v1.1/project/gh/acme/hello/1", None);
     let mut actions = build["steps"].as_array().unwrap().iter().map(|step| &step["actions"][0]);
-    let action = actions.find(|action| action["step"] == 1).unwrap();
+    let action = actions.rfind(|action| action["step"] == 1).unwrap();
     let url = action["output_url"].as_str().unwrap_or_default();
     (action.clone(), url.strip_prefix(server.client.url()).unwrap_or_default().to_owned())
 }

@@ -32,6 +32,15 @@ pub struct Claimer {
     pub ip: String,
 }
 
+/// A look of one call at the queue: it looks again when something has come up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// The call has just come: its runner is there, and its machine has the start that it says.
+    First,
+    /// The call was made a while ago. Its runner may be gone by now, and its machine be started again.
+    Again,
+}
+
 /// The answer to a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
@@ -44,6 +53,8 @@ pub enum Claimed {
         /// The time from which this runner may claim a task that waits.
         again_at: Option<Millis>,
     },
+    /// No task for this call: its machine was started again since, so that nobody hears the answer.
+    Outdated,
 }
 
 /// A task that is handed out.
@@ -60,19 +71,32 @@ pub struct HandedOut {
 pub fn claim(
     tx: &Tx<'_>,
     claimer: &Claimer,
+    look: Look,
     settings: &ServerSettings,
     now: Millis,
 ) -> Result<Claimed, Error> {
     let (token, request) = (&claimer.token, &claimer.request);
-    instances::seen(tx, &token.class_id, request, &claimer.ip, now)?;
-    if let (Some(machine), Some(boot)) = (&request.machine_id, &request.boot_id) {
-        task::host_restarted(tx, &token.class, machine, boot, &request.name, now)?;
+    let machine = request.machine_id.as_ref().zip(request.boot_id.as_ref());
+    match (look, machine) {
+        // Two starts of a machine have no order but that in which calls come.
+        (Look::First, machine) => {
+            instances::seen(tx, &token.class_id, request, &claimer.ip, now)?;
+            if let Some((machine, boot)) = machine {
+                task::host_restarted(tx, &token.class, machine, boot, &request.name, now)?;
+            }
+        }
+        (Look::Again, Some((machine, boot)))
+            if instances::is_restarted(tx, &token.class_id, machine, boot)? =>
+        {
+            return Ok(Claimed::Outdated);
+        }
+        (Look::Again, _) => {}
     }
     if let Some(row) = tasks::find_by_nonce(tx, &token.id, &request.nonce)? {
         let mut hand = InHand::of(row)?;
         match hand.task.claim_again(settings.lease(), now) {
             ClaimedAgain::Again => {
-                if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
+                if let Ok(answer) = hand_out(tx, hand, claimer, settings, now)? {
                     return Ok(Claimed::Task(answer));
                 }
             }
@@ -88,17 +112,16 @@ pub fn claim(
     if fleet::is_paused(tx, &token.class_id, &request.name)? {
         return Ok(Claimed::Nothing { again_at: None });
     }
-    let others = instances::has_others(tx, &token.class_id, &request.name, now)?;
-    let asking = Asking { class: &token.class, runner: &request.name, others, takes: &request.takes, now };
+    let asking = Asking { class: &token.class, runner: &request.name, takes: &request.takes, now };
     // A task that may not or cannot be handed out ends here; the next one is looked at.
     while let Some(row) = tasks::first_queued(tx, asking)? {
         let mut hand = InHand::of(row)?;
         let terms = classes::terms(tx, &token.class_id)?.unwrap_or_default();
-        let machine = request.machine_id.clone().zip(request.boot_id.clone());
+        let others = instances::has_others(tx, &token.class_id, &request.name, hand.row.kind, now)?;
         let claim = Claim {
             allocation: new_id(),
             runner: request.name.clone(),
-            machine: machine.map(|(id, boot)| Machine { id, boot }),
+            machine: machine.map(|(id, boot)| Machine { id: id.clone(), boot: boot.clone() }),
             protocol: claimer.protocol,
             budget: terms.budget_ms.map_or(DEFAULT_BUDGET, Duration::from_millis) + BUDGET_MARGIN,
             retries_unsafely: terms.unsafe_retries,
@@ -107,7 +130,7 @@ pub fn claim(
         if let Err(why) = hand.task.claim(claim, others, settings.lease(), begin, now) {
             return Err(Error::Corrupt(format!("the task `{}` stands in a queue: {why:?}", hand.row.id)));
         }
-        if let Some(answer) = hand_out(tx, hand, claimer, settings, now)? {
+        if let Ok(answer) = hand_out(tx, hand, claimer, settings, now)? {
             instances::used(tx, &token.class_id, &request.name, now)?;
             return Ok(Claimed::Task(answer));
         }
@@ -137,34 +160,56 @@ fn tell_of_runners_with_one_name(tx: &Tx<'_>, claimer: &Claimer) -> Result<(), E
     Ok(())
 }
 
-/// Describes a claimed task and writes the claim. Nothing where the task cannot be handed out and has ended.
+/// Describes a claimed task and writes the claim. The refusal of one that cannot be handed out, and has ended.
 fn hand_out(
     tx: &Tx<'_>,
-    mut hand: InHand,
+    hand: InHand,
     claimer: &Claimer,
     settings: &ServerSettings,
     now: Millis,
-) -> Result<Option<HandedOut>, Error> {
+) -> Result<Result<HandedOut, Denied>, Error> {
+    let words = ["claim", hand.row.id.as_str(), claimer.token.id.as_str(), &claimer.request.nonce];
+    let token = settings.sealer.task_token(&words);
+    let in_containers = claimer.request.takes.contains(&TaskKind::Container);
+    let (mut hand, described) = match describe_or_refuse(tx, hand, &token, in_containers, settings, now)? {
+        Ok(described) => described,
+        Err(refused) => return Ok(Err(refused)),
+    };
+    let allocation = hand.task.awaited(now).map(|claim| claim.allocation.as_str()).unwrap_or_default();
+    let claimed = format!("{} {allocation}", hand.row.id);
+    // A claim that is answered again has waited once.
+    if hand.row.status == TaskState::Queued {
+        tx.effect(Effect::Claimed(now.since(hand.row.queued_at)));
+    }
+    hand.row.token_hash = Some(token_hash(&token));
+    hand.row.nonce = Some(claimer.request.nonce.clone());
+    hand.row.claimed_with = Some(claimer.token.id.clone());
+    hand.write(tx, now)?;
+    Ok(Ok(HandedOut { described, claimed }))
+}
+
+/// A claimed task in the form of the answer to its claim, or to its agent that asks for it. One whose variables are
+/// withheld, or whose answer would be too long, ends: that is the refusal.
+fn describe_or_refuse(
+    tx: &Tx<'_>,
+    mut hand: InHand,
+    token: &str,
+    in_containers: bool,
+    settings: &ServerSettings,
+    now: Millis,
+) -> Result<Result<(InHand, Description), Denied>, Error> {
+    let (allocation, budget) = match hand.task.awaited(now) {
+        Ok(claim) => (claim.allocation.clone(), claim.budget),
+        Err(refused) => return Ok(Err(refused)),
+    };
     let found = described(tx, &hand.row.id)?;
     let (status, why) = match handout::variables(tx, &settings.sealer, &found)? {
         Ok(variables) => {
-            let words = ["claim", hand.row.id.as_str(), claimer.token.id.as_str(), &claimer.request.nonce];
-            let task_token = settings.sealer.task_token(&words);
-            let claim = hand.task.claim_of().cloned();
-            let claim = claim.ok_or_else(|| Error::Corrupt(format!("`{}` is not claimed", hand.row.id)))?;
-            let (id, allocation) = (hand.row.id.clone(), claim.allocation);
-            let claimed = format!("{id} {allocation}");
-            let (token, budget, begin) = (task_token.clone(), claim.budget, hand.task.begin_left(now));
+            let (id, token, begin) = (hand.row.id.clone(), token.to_owned(), hand.task.begin_left(now));
             let handed = Handed { id, token, allocation, variables, budget, begin };
-            let in_containers = claimer.request.takes.contains(&TaskKind::Container);
             let described = handout::describe(tx, found, handed, in_containers, settings)?;
             if described.most_bytes() <= CLAIM_BYTES {
-                hand.row.token_hash = Some(token_hash(&task_token));
-                hand.row.nonce = Some(claimer.request.nonce.clone());
-                hand.row.claimed_with = Some(claimer.token.id.clone());
-                tx.effect(Effect::Claimed(now.since(hand.row.queued_at)));
-                hand.write(tx, now)?;
-                return Ok(Some(HandedOut { described, claimed }));
+                return Ok(Ok((hand, described)));
             }
             let why = format!(
                 "the task cannot be handed out: its steps and variables have {} bytes as JSON, the limit is {CLAIM_BYTES}",
@@ -172,55 +217,31 @@ fn hand_out(
             );
             (TaskState::InfrastructureFail, why)
         }
-        Err(why) => withheld(why),
+        Err(Withheld::Unauthorized(why)) => (TaskState::Failed, format!("unauthorized: {why}")),
+        Err(Withheld::Unusable(why)) => (TaskState::InfrastructureFail, why),
     };
-    record!(Warn, task_id = hand.row.id; "a task cannot be handed out: {why}");
+    let id = hand.row.id.clone();
+    record!(Warn, task_id = id; "a task cannot be handed out: {why}");
     let then = hand.task.refuse(status, &why, now);
+    let refused = hand.task.awaited(now).err();
     hand.keep(tx, then, now)?;
-    Ok(None)
-}
-
-/// The end of a task whose variables are withheld.
-fn withheld(why: Withheld) -> (TaskState, String) {
-    match why {
-        Withheld::Unauthorized(why) => (TaskState::Failed, format!("unauthorized: {why}")),
-        Withheld::Unusable(why) => (TaskState::InfrastructureFail, why),
-    }
+    refused.map(Err).ok_or_else(|| Error::Corrupt(format!("the task `{id}` was refused and waits")))
 }
 
 /// The task of this token once more, for an agent that was told no more than
-/// the token. One whose variables are withheld by now ends, and that is the refusal.
+/// the token.
 pub fn fetch(
     tx: &Tx<'_>,
     id: &TaskId,
-    token: String,
+    token: &str,
     settings: &ServerSettings,
     now: Millis,
 ) -> Result<Result<Description, Denied>, Error> {
-    let Some(mut hand) = InHand::find(tx, id)? else {
+    let Some(hand) = InHand::find(tx, id)? else {
         return Err(Error::Corrupt(format!("the task `{id}` is gone")));
     };
-    let claim = match hand.task.awaited(now) {
-        Ok(claim) => claim.clone(),
-        Err(refused) => return Ok(Err(refused)),
-    };
-    let found = described(tx, id)?;
-    match handout::variables(tx, &settings.sealer, &found)? {
-        Ok(variables) => {
-            let (id, allocation, budget) = (id.clone(), claim.allocation, claim.budget);
-            let handed =
-                Handed { id, token, allocation, variables, budget, begin: hand.task.begin_left(now) };
-            handout::describe(tx, found, handed, false, settings).map(Ok)
-        }
-        Err(why) => {
-            let (status, why) = withheld(why);
-            record!(Warn, task_id = id; "a task cannot be handed out: {why}");
-            let then = hand.task.refuse(status, &why, now);
-            let refused = hand.task.awaited(now).err();
-            hand.keep(tx, then, now)?;
-            refused.map(Err).ok_or_else(|| Error::Corrupt(format!("the task `{id}` was refused and waits")))
-        }
-    }
+    let described = describe_or_refuse(tx, hand, token, false, settings, now)?;
+    Ok(described.map(|(_, described)| described))
 }
 
 #[cfg(test)]
@@ -240,6 +261,7 @@ mod tests {
         let store = Store::open(&folder.path().join("db"), false, |_| ()).unwrap();
         let id = store.write_blocking(|tx| {
             ensure_project(tx, "gh/acme/app", None, Millis(0))?;
+            scene::insert_class(tx)?;
             scene::insert_ended_task(tx)
         });
         let id = id.unwrap();
@@ -253,8 +275,9 @@ mod tests {
         let rare = || prop::bool::weighted(0.2);
         let avoid = prop::option::of((0..2u8, 8..12u64));
         let task = (state, rare(), rare(), avoid, kind);
-        let runner = (any::<bool>(), takes, 8..12u64);
-        proptest!(ProptestConfig::with_cases(1000), |((state, is_held, is_fenced, avoid, kind) in task, (others, takes, now) in runner)| {
+        let other = prop::option::of(prop_oneof![Just(TaskKind::Machine), Just(TaskKind::Container)]);
+        let runner = (other, takes, 8..12u64);
+        proptest!(ProptestConfig::with_cases(1000), |((state, is_held, is_fenced, avoid, kind) in task, (other, takes, now) in runner)| {
             let (id, now) = (id.clone(), Millis(now));
             let check = store.write_blocking(move |tx| {
                 let mut row = tasks::find(tx, &id)?.unwrap();
@@ -263,7 +286,15 @@ mod tests {
                 (row.avoid_runner, row.avoid_until) =
                     avoid.map(|(name, until)| (format!("runner-{name}"), Millis(until))).unzip();
                 scene::set_waiting(tx, &row)?;
-                let asking = Asking { class: &row.resource_class, runner: "runner-0", others, takes: &takes, now };
+                scene::remove_runners(tx)?;
+                scene::insert_runner(tx, "runner-0", TaskKind::Machine, now)?;
+                if let Some(takes) = other {
+                    scene::insert_runner(tx, "runner-1", takes, now)?;
+                }
+                let class = classes::list_classes(tx)?.remove(0).id;
+                let others = instances::has_others(tx, &class, "runner-0", kind, now)?;
+                assert_eq!(others, other == Some(kind));
+                let asking = Asking { class: &row.resource_class, runner: "runner-0", takes: &takes, now };
                 let found = tasks::first_queued(tx, asking)?.is_some();
                 let next = tasks::next_claimable_at(tx, asking)?;
                 let said = Task::of(&row)?.claimable("runner-0", others, now);

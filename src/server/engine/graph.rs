@@ -168,7 +168,8 @@ pub fn job_status(tasks: &[TaskState]) -> JobStatus {
         let found = worst.into_iter().find(|(state, _)| any(*state));
         return found.map_or(JobStatus::Success, |(_, status)| status);
     }
-    let all_waiting = tasks.iter().all(|task| *task == TaskState::Queued);
+    // A claimed task has not begun: only a begin makes a job run.
+    let all_waiting = tasks.iter().all(|task| matches!(task, TaskState::Queued | TaskState::Claimed));
     if all_waiting { JobStatus::Queued } else { JobStatus::Running }
 }
 
@@ -262,6 +263,8 @@ mod tests {
         assert_eq!(job_status(&[T::Success, T::Failed]), Failed);
         assert_eq!(job_status(&[T::Success, T::Queued]), Running);
         assert_eq!(job_status(&[T::Queued, T::Queued]), Queued);
+        assert_eq!(job_status(&[T::Claimed, T::Queued]), Queued);
+        assert_eq!(job_status(&[T::Success, T::Claimed]), Running);
         assert_eq!(job_status(&[T::Canceled, T::InfrastructureFail]), JobStatus::InfrastructureFail);
         assert_eq!(job_status(&[T::Success, T::Timedout, T::Canceled]), Failed);
     }

@@ -24,7 +24,7 @@ pub use words::{
     Avoid, BUDGET_MARGIN, Call, Claim, ClaimedAgain, Consequence, Counts, DEFAULT_BUDGET, Denied,
     FENCE_MARGIN, FinishReport, Finished, GivenBack, GivingBack, LATE, LONGEST_BEGIN,
     MOST_GIVEN_BACK_BY_HOSTS, MOST_GIVEN_BACK_BY_RUNNERS, MOST_UNSAFE_RETRIES, Machine, NextAttempt,
-    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, WaitTerms, Work,
+    NotClaimable, Passed, Stage, Task, TaskEnd, Transition, Unaccounted, WaitTerms, Work,
 };
 
 use crate::protocol::GiveBackReason;
@@ -45,7 +45,7 @@ impl Task {
         self.claimable(&claim.runner, others, now)?;
         let begin_until = now.plus(begin);
         self.state =
-            Stage::Claimed { claim, lease_until: renewed(now, lease, now).min(begin_until), begin_until };
+            Stage::Claimed { claim, begin, lease_until: now.plus(lease).min(begin_until), begin_until };
         Ok(())
     }
 
@@ -62,7 +62,7 @@ impl Task {
     pub fn claim_again(&mut self, lease: Duration, now: Millis) -> ClaimedAgain {
         match &mut self.state {
             Stage::Claimed { lease_until, begin_until, .. } => {
-                *lease_until = (*lease_until).max(now.plus(lease).min(*begin_until));
+                *lease_until = renewed_within(*begin_until, *lease_until, lease, now);
                 ClaimedAgain::Again
             }
             state => ClaimedAgain::Holds { ended: matches!(state, Stage::Ended(_)) },
@@ -96,7 +96,7 @@ impl Task {
     pub fn call(&mut self, call: Call, lease: Duration, now: Millis) -> Result<Transition<Passed>, Denied> {
         match &mut self.state {
             Stage::Queued => Err(Denied::Queued),
-            Stage::Claimed { claim, lease_until, begin_until } => {
+            Stage::Claimed { claim, lease_until, begin_until, .. } => {
                 let is_first_version = claim.protocol < 2;
                 match call {
                     // In protocol 1 the first event, output or other call is the begin.
@@ -108,7 +108,7 @@ impl Task {
                     }
                     _ => {}
                 }
-                *lease_until = (*lease_until).max(renewed(*lease_until, lease, now).min(*begin_until));
+                *lease_until = renewed_within(*begin_until, *lease_until, lease, now);
                 Ok(Transition::of(self.taken()))
             }
             Stage::Running(work) => {
@@ -230,6 +230,13 @@ impl Task {
     /// A person wants it to end.
     pub fn cancel(&mut self, now: Millis) -> Vec<Consequence> {
         match &self.state {
+            // The backup may be older than the begin.
+            Stage::Claimed { claim, lease_until, .. } if self.is_held => {
+                let fence = claim.fence(*lease_until, now);
+                let message = told::canceled_held(&claim.runner, fence, now);
+                self.cancel_asked = true;
+                self.end_fenced(TaskState::Canceled, EndedBy::Cancel, Some(message), fence, now)
+            }
             Stage::Queued | Stage::Claimed { .. } => {
                 self.cancel_asked = true;
                 self.end(TaskState::Canceled, EndedBy::Cancel, None, now)
@@ -329,7 +336,10 @@ impl Task {
         message: &str,
         now: Millis,
     ) -> Result<Vec<Consequence>, Denied> {
-        allocation.map_or(Ok(()), |given| self.check_allocation(Some(given)))?;
+        // Runners of protocol 1 do not know it.
+        if allocation.is_some() || self.claim_of().is_none_or(|claim| claim.protocol > 1) {
+            self.check_allocation(allocation)?;
+        }
         let runner = self.claim_of().map(|claim| claim.runner.clone()).unwrap_or_default();
         match &self.state {
             Stage::Queued => Err(Denied::Queued),
@@ -396,7 +406,7 @@ impl Task {
             return Vec::new();
         }
         match &self.state {
-            Stage::Claimed { claim, lease_until, begin_until } if now > *lease_until.min(begin_until) => {
+            Stage::Claimed { claim, lease_until, begin_until, .. } if now > *lease_until.min(begin_until) => {
                 let message = told::lapsed(now > *begin_until);
                 let runner = claim.runner.clone();
                 let returned = GivingBack { reason: GiveBackReason::Runner, message, pause: Duration::ZERO };
@@ -424,20 +434,19 @@ impl Task {
         vec![Consequence::Say(message)]
     }
 
-    /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now.
+    /// The control plane could not be heard for a while (it was down, or its clock was set): silence counts from now. No
+    /// agent has heard a later answer, and what was counted from a clock that ran ahead ends too late by that.
     pub fn rebase(&mut self, lease: Duration, now: Millis) {
         match &mut self.state {
             // Nobody could claim it either.
             Stage::Queued => self.waits_since = now,
-            Stage::Claimed { lease_until, begin_until, .. } => {
-                *lease_until = (*lease_until).max(now.plus(lease));
-                *begin_until = (*begin_until).max(*lease_until);
+            Stage::Claimed { begin, lease_until, begin_until, .. } => {
+                *begin_until = now.plus(*begin);
+                *lease_until = now.plus(lease).min(*begin_until);
             }
-            Stage::Running(work) | Stage::Unreachable { work, .. } => {
-                work.lease_until = work.lease_until.max(now.plus(lease));
-            }
+            Stage::Running(work) | Stage::Unreachable { work, .. } => work.lease_until = now.plus(lease),
             Stage::Ended(TaskEnd { fence_until: Some(fence), claim: Some(claim), .. }) => {
-                *fence = (*fence).max(now.plus(lease).plus(claim.budget).plus(FENCE_MARGIN));
+                *fence = now.plus(lease).plus(claim.budget).plus(FENCE_MARGIN);
             }
             Stage::Ended(_) => {}
         }
@@ -553,4 +562,9 @@ impl Work {
 /// most calls write nothing.
 fn renewed(lease_until: Millis, lease: Duration, now: Millis) -> Millis {
     if lease_until > now.plus(lease * 2 / 3) { lease_until } else { now.plus(lease) }
+}
+
+/// The end of the lease of a task that has not begun: not later than the time by which it must have.
+fn renewed_within(begin_until: Millis, lease_until: Millis, lease: Duration, now: Millis) -> Millis {
+    lease_until.max(renewed(lease_until, lease, now).min(begin_until))
 }

@@ -1,8 +1,9 @@
 //! Rows as tests of other rooms need them, and what became of them.
 
-use crate::protocol::TaskId;
+use crate::protocol::{ClaimRequest, TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, WorkflowId};
 use crate::server::store::status::{Kind, TaskState, WorkflowStatus};
+use crate::server::store::tables::instances;
 use crate::server::store::tables::tasks::TaskRow;
 use crate::server::store::{Error, Tx, View};
 use crate::server::time::Millis;
@@ -204,6 +205,30 @@ pub fn set_waiting(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
         "UPDATE tasks SET status = ?1, is_held = ?2, not_before_ms = ?3, avoid_runner = ?4, avoid_until_ms = ?5, kind = ?6",
         params![row.status, row.is_held, row.not_before, row.avoid_runner, row.avoid_until, Kind(row.kind)],
     )?;
+    Ok(())
+}
+
+/// A runner of the only class asks for work.
+pub fn insert_runner(tx: &Tx<'_>, name: &str, takes: TaskKind, now: Millis) -> Result<(), Error> {
+    let class = tx.sql().query_row("SELECT id FROM resource_classes", [], |row| row.get(0))?;
+    let request = ClaimRequest {
+        name: name.to_owned(),
+        hostname: String::new(),
+        version: String::new(),
+        os: String::new(),
+        arch: String::new(),
+        nonce: String::new(),
+        machine_id: None,
+        boot_id: None,
+        takes: vec![takes],
+        resource_class: None,
+    };
+    instances::seen(tx, &class, &request, "", now)
+}
+
+/// Forgets all runners.
+pub fn remove_runners(tx: &Tx<'_>) -> Result<(), Error> {
+    tx.sql().execute("DELETE FROM runner_instances", [])?;
     Ok(())
 }
 

@@ -64,6 +64,14 @@ const MIGRATIONS: &[&str] = &[
     "ALTER TABLE pipelines ADD COLUMN commit_facts TEXT;",
     // Whether a rerun was asked for whatever the runs before may be doing: it waits for no fence of theirs.
     "ALTER TABLE workflows ADD COLUMN is_forced INTEGER NOT NULL DEFAULT 0;",
+    // How long a task may take to begin, copied from its class at the claim; and the start of its host that a runner was
+    // seen with last, in its own claim or that of another runner there.
+    "ALTER TABLE tasks ADD COLUMN begin_limit_ms INTEGER;
+    UPDATE tasks SET begin_limit_ms = max(begin_until_ms - claimed_at_ms, 60000) WHERE status = 'claimed';
+    ALTER TABLE runner_instances ADD COLUMN machine_id TEXT;
+    ALTER TABLE runner_instances ADD COLUMN boot_id TEXT;
+    CREATE INDEX runner_instances_by_machine ON runner_instances (resource_class_id, machine_id)
+        WHERE machine_id IS NOT NULL;",
 ];
 
 /// A version and its schema as one text. A new database begins with it: what the migrations up to there make of an
@@ -205,13 +213,13 @@ mod tests {
         }
         migrate(&c).unwrap();
         let mut query = c
-            .prepare("SELECT id || ' ' || status || ' ' || coalesce(ended_by, begin_until_ms, '-') FROM tasks ORDER BY seq")
+            .prepare("SELECT id || ' ' || status || ' ' || coalesce(ended_by, begin_until_ms || ' ' || begin_limit_ms, '-') FROM tasks ORDER BY seq")
             .unwrap();
         let rows = query.query_map([], |row| row.get::<_, String>(0)).unwrap();
         assert_eq!(
             rows.collect::<Result<Vec<_>, _>>().unwrap(),
             [
-                "claimed claimed 600007",
+                "claimed claimed 600007 600000",
                 "begun running -",
                 "finished success finish",
                 "lost infrastructure_fail lost",

@@ -259,14 +259,14 @@ async fn change_class(
         if let Some(takes) = takes_untrusted {
             classes::set_takes_untrusted(tx, &id, takes)?;
         }
+        let name = classes::name(tx, &id)?.unwrap_or_default();
         if let Some(limit) = limit {
-            fleet::set_wait_limit(tx, &id, limit.map(Duration::from_secs))?;
+            queue::limit_waits(tx, (&id, &name), limit.map(Duration::from_secs), Millis::now())?;
         }
         if let Some(pause) = pause {
             let has_changed = fleet::pause_class(tx, &id, pause)?;
-            let name = classes::name(tx, &id)?.unwrap_or_default();
             if has_changed && !pause {
-                queue::class_resumed(tx, &name, Millis::now())?;
+                queue::waits_anew(tx, &name, Millis::now())?;
             }
             tx.effect(Effect::QueuedForOthers(name));
         }

@@ -9,10 +9,11 @@ use crate::server::api::shared::failure::{Answer, ApiError};
 use crate::server::api::shared::input::Path;
 use crate::server::auth::ClassToken;
 use crate::server::auth::PeerAddress;
-use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut};
+use crate::server::engine::claim::{self, Claimed, Claimer, HandedOut, Look};
 use crate::server::engine::commit::rest;
 use crate::server::engine::commit::task::{self, NotLost};
 use crate::server::engine::handout::Description;
+use crate::server::engine::task::Denied;
 use crate::server::pipelines::forge::access::open_task;
 use crate::server::state::Shared;
 use crate::server::time::Millis;
@@ -44,6 +45,7 @@ pub(super) async fn claim(
     let deadline = Instant::now() + wait_of(&query);
     let notify = state.hub.class(&token.class);
     let claimer = Claimer { token, request, protocol, ip: peer.ip().to_string() };
+    let mut look = Look::First;
     loop {
         // Registered before looking, so that a task that arrives in between is not missed.
         let woken = notify.notified();
@@ -55,9 +57,11 @@ pub(super) async fn claim(
             if !claimer.token.is_there(tx)? {
                 return Ok(None);
             }
-            claim::claim(tx, &claimer, &settings, Millis::now()).map(Some)
+            claim::claim(tx, &claimer, look, &settings, Millis::now()).map(Some)
         });
-        let again_at = match claimed.await? {
+        let claimed = claimed.await?;
+        look = Look::Again;
+        let again_at = match claimed {
             Some(Claimed::Task(HandedOut { described, claimed })) => {
                 let headers = [("Content-Type", "application/json"), (CLAIMED_HEADER, &claimed)];
                 return Ok((headers, whole(&state, described).await?).into_response());
@@ -73,6 +77,11 @@ pub(super) async fn claim(
                 return Err(ApiError::of(StatusCode::CONFLICT, refusal));
             }
             Some(Claimed::Nothing { again_at }) => again_at,
+            Some(Claimed::Outdated) => {
+                // The task that woke this claim is for another one.
+                notify.notify_one();
+                return Ok(StatusCode::NO_CONTENT.into_response());
+            }
             None => {
                 // The task that woke this claim is for another one.
                 notify.notify_one();
@@ -125,7 +134,7 @@ pub(super) async fn lost(
     Json(request): Json<LostTask>,
 ) -> Answer<Json<Value>> {
     is_of_path(&path, &request)?;
-    let id = request.id.clone();
+    let (id, is_named) = (request.id.clone(), request.allocation.is_some());
     let lost = state.store.write(move |tx| task::lost(tx, &token.class, &request, Millis::now()));
     match lost.await? {
         Ok(()) => Ok(Json(json!({}))),
@@ -133,6 +142,10 @@ pub(super) async fn lost(
         Err(NotLost::Unknown) if protocol < 2 => Ok(Json(json!({}))),
         Err(NotLost::Unknown) => {
             Err(ApiError::not_found(format!("there is no task `{id}` of the resource class of this token")))
+        }
+        Err(NotLost::Refused(Denied::AnotherAllocation)) if !is_named => {
+            let why = "`allocation` is missing: only a claim of protocol 1 is lost without it";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, why))
         }
         Err(NotLost::Refused(why)) => Err(refused(why)),
     }

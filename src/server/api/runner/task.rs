@@ -4,7 +4,7 @@ use crate::logging::record;
 use crate::protocol::limits::AGENT_ID_BYTES;
 use crate::protocol::{
     BeginAnswer, BeginRequest, EventsAnswer, FIRST_BESIDE, FinishAnswer, FinishRequest, GiveBack,
-    GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode, TaskEvent,
+    GiveBackAnswer, HeartbeatAnswer, OutputAnswer, RefusalCode, TaskEvent, TaskId,
 };
 use crate::server::api::runner::claim::whole;
 use crate::server::api::runner::holder::Holder;
@@ -12,7 +12,8 @@ use crate::server::api::runner::query::{Numbers, number, wait_of};
 use crate::server::api::shared::failure::{Answer, ApiError, blocking};
 use crate::server::api::shared::input::Path;
 use crate::server::auth;
-use crate::server::blobs::outputs::Checked;
+use crate::server::blobs;
+use crate::server::blobs::outputs::{Checked, Outputs};
 use crate::server::engine::claim;
 use crate::server::engine::commit::task::{self, FoundOutputs, Recorded};
 use crate::server::engine::task::{Call, Denied, Passed};
@@ -33,7 +34,8 @@ pub(super) async fn fetch(State(state): State<Shared>, task: Holder, headers: He
     let token = headers.get(header::AUTHORIZATION).and_then(|value| auth::bearer(value.to_str().ok()?));
     let token = token.unwrap_or_default().to_owned();
     let (id, settings) = (task.id.clone(), state.settings.clone());
-    let fetched = state.store.write(move |tx| claim::fetch(tx, &id, token, &settings, Millis::now())).await?;
+    let fetched =
+        state.store.write(move |tx| claim::fetch(tx, &id, &token, &settings, Millis::now())).await?;
     let description = fetched.map_err(|why| task.refused(why))?;
     task.takes(&state, Call::Heartbeat).await?;
     let text = whole(&state, description).await?;
@@ -190,14 +192,8 @@ pub(super) async fn finish(
         let mut outputs = FoundOutputs::default();
         for step in &steps {
             if step.sha256.is_empty() {
-                let missing = blobs.outputs.end_with_hole(&id, step.step, step.length)?;
-                if missing > 0 {
-                    let step = step.step;
-                    record!(Error, task_id = id, step = step, byte_count = missing;
-                        "output is missing that was stored here before"
-                    );
-                }
-                outputs.kept.push((step.step, blobs.outputs.length(&id, step.step)));
+                // The mark is written when the machine has taken the call: what comes late might fill the hole.
+                outputs.kept.push((step.step, blobs.outputs.hole(&id, step.step, step.length)?.kept));
                 continue;
             }
             match blobs.outputs.check(&id, step.step, step.length, &step.sha256)? {
@@ -211,15 +207,35 @@ pub(super) async fn finish(
     let (outputs, id, lease) = (outputs.await?, task.id.clone(), state.settings.lease());
     let small: Vec<u32> =
         outputs.iter().flat_map(|outputs| &outputs.small).map(|output| output.step).collect();
+    let is_kept = |step: u32| outputs.iter().flat_map(|outputs| &outputs.kept).any(|(kept, _)| *kept == step);
+    let holes: Vec<(u32, u64)> = request.steps.iter().map(|step| (step.step, step.length)).collect();
+    let holes: Vec<(u32, u64)> = holes.into_iter().filter(|(step, _)| is_kept(*step)).collect();
     let answer =
         state.store.write(move |tx| task::finish(tx, &id, &request, outputs, lease, Millis::now())).await?;
     let answer = answer.map_err(|why| task.refused(why))?;
+    if answer == FinishAnswer::Confirmed && !holes.is_empty() {
+        let (blobs, id) = (state.blobs.clone(), task.id.clone());
+        blocking(move || mark_holes(&blobs.outputs, &id, &holes)).await?;
+    }
     if answer == FinishAnswer::Confirmed && !small.is_empty() {
         // Small outputs are rows by now. Nobody waits for their files to go; the sweep does what a stop cuts.
         let (blobs, id) = (state.blobs.clone(), task.id.clone());
         tokio::task::spawn_blocking(move || blobs.outputs.remove_files(&id, small));
     }
     Ok(Json(answer))
+}
+
+/// Says in outputs of a task that has ended, by step and whole length, what is missing of them.
+fn mark_holes(outputs: &Outputs, id: &TaskId, holes: &[(u32, u64)]) -> Result<(), blobs::Error> {
+    for &(step, length) in holes {
+        let missing = outputs.end_with_hole(id, step, length)?;
+        if missing > 0 {
+            record!(Error, task_id = id, step = step, byte_count = missing;
+                "output is missing that was stored here before"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Puts a task back that has not begun.

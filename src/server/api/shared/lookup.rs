@@ -76,7 +76,11 @@ pub async fn workflow(state: &Shared, id: WorkflowId) -> Answer<Workflow> {
 
 /// The jobs of a workflow; those that wait say why.
 pub fn jobs_of(view: &View, workflow: &WorkflowId) -> Result<Vec<Job>, Error> {
-    let mut jobs = read::jobs_of(view, workflow)?;
+    explained(view, read::jobs_of(view, workflow)?)
+}
+
+/// Jobs of which those that wait say why.
+pub fn explained(view: &View, mut jobs: Vec<Job>) -> Result<Vec<Job>, Error> {
     let now = Millis::now();
     jobs.iter_mut().try_for_each(|job| read::explain_waiting(view, job, now))?;
     Ok(jobs)

@@ -4,7 +4,7 @@ use crate::server::api::shared::acts::{cancel_job, run_again};
 use crate::server::api::shared::failure::{Answer, bad, blocking};
 use crate::server::api::shared::input::{self, Path, QueryWords};
 use crate::server::api::shared::lookup::{
-    Numbered, Slug, artifact_url, artifacts_of, attempts_of, job_of, one, project, tests_of,
+    Numbered, Slug, artifact_url, artifacts_of, attempts_of, explained, job_of, one, project, tests_of,
 };
 use crate::server::api::shared::vocabulary;
 use crate::server::api::v1::show::{steps, summary};
@@ -15,7 +15,6 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read::{self, Artifact, Attempt, Job, Recent, StepRow};
 use crate::server::store::status::JobStatus;
-use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -82,9 +81,8 @@ async fn list(
     let wanted = Recent { project, branch, statuses: statuses(words)?, with_artifacts: false };
     let read = move |view: &View| {
         let mut found = Vec::new();
-        for mut job in read::recent_jobs(view, &wanted, offset, limit)? {
+        for job in explained(view, read::recent_jobs(view, &wanted, offset, limit)?)? {
             if let Some(pipeline) = read::pipeline(view, &job.pipeline_id)? {
-                read::explain_waiting(view, &mut job, Millis::now())?;
                 found.push((job, pipeline));
             }
         }

@@ -6,7 +6,7 @@ use super::*;
 use crate::protocol::{GiveBack, GiveBackReason, GivenBack, LostTask, Secret, TaskId, TaskKind};
 use crate::server::engine::commit::clock::HeldAnswer;
 use crate::server::engine::commit::task::{self, InHand};
-use crate::server::engine::task::{Call, Claim, FENCE_MARGIN, LONGEST_BEGIN};
+use crate::server::engine::task::{Call, Claim, ClaimedAgain, Denied, FENCE_MARGIN, LONGEST_BEGIN};
 use crate::server::store::scene;
 use crate::server::store::status::TaskState;
 use crate::server::store::tables::tasks::{self, Asking};
@@ -15,7 +15,7 @@ use crate::server::store::tables::{classes, fleet};
 const MINUTE: u64 = 60_000;
 
 #[test]
-fn leases_that_begin_anew_last_and_longer_ones_stay() {
+fn leases_that_begin_anew_count_from_the_clock_as_it_is_now() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config(CHAIN), 0).remove(0);
     let id = bench.begin_build(&workflow, 0);
@@ -26,9 +26,110 @@ fn leases_that_begin_anew_last_and_longer_ones_stay() {
     let rebase = |now| bench.write(move |tx| clock::rebase_once(tx, LEASE, Millis(now)));
     assert_eq!(rebase(HOUR), 1);
     assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
-    rebase(HOUR - 1);
-    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
     assert_eq!(bench.tick(HOUR + MINUTE), 0);
+    // The clock ran ten hours ahead, and was set back: the host of the task dies.
+    rebase(11 * HOUR);
+    rebase(HOUR);
+    assert_eq!(lease(&bench), Some(Millis(HOUR + MINUTE)));
+    assert_eq!((bench.tick(HOUR + MINUTE + 1), bench.state(&id)), (1, TaskState::Unreachable));
+    let canceled = workflow.clone();
+    bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(11 * HOUR)));
+    rebase(2 * HOUR);
+    let fence = || {
+        let id = id.clone();
+        bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.fence_until))
+    };
+    let whole = MINUTE + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+    assert_eq!(fence(), Some(Millis(2 * HOUR + whole)));
+}
+
+/// Claims the only task in the store, for a runner named `one`.
+fn claim_one(tx: &Tx<'_>, now: u64) -> Result<TaskId, Error> {
+    let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
+    let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
+    let claim =
+        Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
+    hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(now)).unwrap();
+    let id = hand.row.id.clone();
+    hand.write(tx, Millis(now))?;
+    Ok(id)
+}
+
+#[test]
+fn the_time_to_begin_counts_from_the_clock_as_it_is_now() {
+    let bench = Bench::new();
+    bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0);
+    let id = bench.write(|tx| claim_one(tx, 11 * HOUR));
+    let begin_until = || {
+        let id = id.clone();
+        bench.write(move |tx| Ok(InHand::find(tx, &id)?.unwrap().row.begin_until))
+    };
+    let whole = LONGEST_BEGIN.as_millis() as u64;
+    assert_eq!(begin_until(), Some(Millis(11 * HOUR + whole)));
+    // A lease of which much is left stays, whatever call asks for it.
+    let again = id.clone();
+    let lease = bench.write(move |tx| {
+        let mut hand = InHand::find(tx, &again)?.unwrap();
+        let mut leases = Vec::new();
+        for now in [11 * HOUR + 1, 11 * HOUR + MINUTE / 2] {
+            assert_eq!(hand.task.claim_again(LEASE, Millis(now)), ClaimedAgain::Again);
+            hand.task.write_to(&mut hand.row, Millis(now));
+            leases.push(hand.row.lease_until.unwrap().0 - 11 * HOUR);
+        }
+        Ok(leases)
+    });
+    assert_eq!(lease, [MINUTE, MINUTE / 2 + MINUTE]);
+    for now in [HOUR, 3 * HOUR, 2 * HOUR] {
+        bench.write(move |tx| clock::rebase_once(tx, LEASE, Millis(now)));
+        assert_eq!(begin_until(), Some(Millis(now + whole)), "{now}");
+    }
+    assert_eq!((bench.tick(2 * HOUR + MINUTE + 1), bench.state(&id)), (1, TaskState::Retried));
+}
+
+#[test]
+fn the_cancel_of_what_a_backup_says_is_claimed_has_a_fence() {
+    for is_held in [false, true] {
+        let bench = Bench::new();
+        let text = config("    jobs:\n      - build: {serial-group: production}\n");
+        let [first, second] = [1, 2].map(|number| bench.pipeline(number, "x", &text, 0).remove(0));
+        bench.write(move |tx| {
+            claim_one(tx, 0)?;
+            if is_held { clock::hold_all(tx, Millis(1)) } else { Ok(0) }
+        });
+        let canceled = first.clone();
+        bench.write(move |tx| cancel_workflow(tx, &canceled.into(), None, Millis(HOUR)));
+        assert_eq!(bench.status(&first), WorkflowStatus::Canceled);
+        let next = if is_held { WorkflowStatus::Queued } else { WorkflowStatus::Running };
+        assert_eq!(bench.status(&second), next, "{is_held}");
+        assert_eq!(bench.messages(&first).contains("may be older than its begin"), is_held);
+        let fence = HOUR + BUDGET.as_millis() as u64 + FENCE_MARGIN.as_millis() as u64;
+        bench.tick(fence);
+        assert_eq!(bench.status(&second), next, "{is_held}");
+        bench.tick(fence + 1);
+        assert_eq!(bench.status(&second), WorkflowStatus::Running);
+    }
+}
+
+#[test]
+fn only_a_claim_of_the_first_protocol_is_lost_without_its_allocation() {
+    for (protocol, is_lost) in [(1, true), (2, false)] {
+        let bench = Bench::new();
+        let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
+        let id = bench.begin_build(&workflow, 0);
+        let lost = id.clone();
+        bench.write(move |tx| {
+            let mut hand = InHand::find(tx, &lost)?.unwrap();
+            hand.row.protocol = Some(protocol);
+            tasks::update(tx, &hand.row)?;
+            let request = LostTask { id: lost, allocation: None, message: "gone".to_owned() };
+            let said = task::lost(tx, "a/b", &request, Millis(1))?;
+            let refused = Err(task::NotLost::Refused(Denied::AnotherAllocation));
+            assert_eq!(said, if is_lost { Ok(()) } else { refused });
+            Ok(())
+        });
+        let state = if is_lost { TaskState::InfrastructureFail } else { TaskState::Running };
+        assert_eq!(bench.state(&id), state, "{protocol}");
+    }
 }
 
 #[test]
@@ -124,7 +225,7 @@ fn a_rerun_waits_for_the_fence_of_what_it_replaces() {
         let again = bench.rerun(&workflow, scope).unwrap();
         let waits = |now| {
             let takes = &[TaskKind::Machine];
-            let asking = Asking { class: "a/b", runner: "two", others: false, takes, now: Millis(now) };
+            let asking = Asking { class: "a/b", runner: "two", takes, now: Millis(now) };
             bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_none()))
         };
         assert!(waits(2 * MINUTE) && bench.messages(&again).contains("release-anyway"), "{way}");
@@ -189,14 +290,8 @@ fn what_a_backup_says_waits_for_an_administrator() {
     let id = bench.begin_build(&workflow, 0);
     assert_eq!(bench.write(|tx| clock::hold_all(tx, Millis(1))), 2);
     assert_eq!((bench.tick(HOUR), bench.state(&id)), (0, TaskState::Running));
-    let asking = |others| Asking {
-        class: "a/b",
-        runner: "two",
-        others,
-        takes: &[TaskKind::Machine],
-        now: Millis(HOUR),
-    };
-    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_none());
+    let asking = Asking { class: "a/b", runner: "two", takes: &[TaskKind::Machine], now: Millis(HOUR) };
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking)).is_none());
     let held = bench.write(|tx| Ok(tasks::open(tx)?.into_iter().map(|row| row.id).collect::<Vec<_>>()));
     let decide = |id: &TaskId, verdict| {
         let id = id.clone();
@@ -205,7 +300,7 @@ fn what_a_backup_says_waits_for_an_administrator() {
     let waiting = held.iter().find(|held| **held != id).unwrap();
     assert_eq!(decide(waiting, clock::HeldVerdict::Release), HeldAnswer::Done);
     assert_eq!(decide(waiting, clock::HeldVerdict::End), HeldAnswer::NotHeld);
-    assert!(bench.write(move |tx| tasks::first_queued(tx, asking(false))).is_some());
+    assert!(bench.write(move |tx| tasks::first_queued(tx, asking)).is_some());
     assert_eq!(decide(&id, clock::HeldVerdict::End), HeldAnswer::Done);
     assert_eq!(decide(&id, clock::HeldVerdict::Release), HeldAnswer::HadEnded(TaskState::InfrastructureFail));
     assert_eq!(decide(&TaskId::new("no-task").unwrap(), clock::HeldVerdict::End), HeldAnswer::Unknown);
@@ -217,20 +312,15 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
     let bench = Bench::new();
     let workflow = bench.pipeline(1, "x", &config("    jobs: [build]\n"), 0).remove(0);
     let next = |others| {
-        let asking =
-            Asking { class: "a/b", runner: "one", others, takes: &[TaskKind::Machine], now: Millis(MINUTE) };
+        let asking = Asking { class: "a/b", runner: "one", takes: &[TaskKind::Machine], now: Millis(MINUTE) };
+        for (name, takes) in others {
+            bench.write(move |tx| scene::insert_runner(tx, name, takes, Millis(MINUTE)));
+        }
         bench.write(move |tx| Ok((tasks::first_queued(tx, asking)?, tasks::next_claimable_at(tx, asking)?)))
     };
     bench.write(|tx| {
-        let mut hand = InHand::of(tasks::open(tx)?.remove(0))?;
-        let (allocation, runner) = ("allocation".to_owned(), "one".to_owned());
-        let claim =
-            Claim { allocation, runner, machine: None, protocol: 2, budget: BUDGET, retries_unsafely: false };
-        hand.task.claim(claim, false, LEASE, LONGEST_BEGIN, Millis(0)).unwrap();
-        let id = hand.row.id.clone();
-        hand.write(tx, Millis(0))?;
         let request = GiveBack {
-            task_id: id,
+            task_id: claim_one(tx, 0)?,
             task_token: Secret::new("t"),
             reason: GiveBackReason::Host,
             message: Some("no space".to_owned()),
@@ -240,18 +330,19 @@ fn what_was_given_back_goes_to_another_runner_while_there_is_one() {
         assert_eq!(task::give_back(tx, &request, Millis(1))?, Ok(GivenBack::Queued), "the same answer again");
         Ok(())
     });
-    let (found, again_at) = next(true);
+    // Nobody else is there but one that takes no such task: it goes to the same runner.
+    let found = next([("one", TaskKind::Machine), ("pods", TaskKind::Container)]).0.unwrap();
+    assert_eq!((found.attempt, found.given_back_by_hosts, found.given_back_by_runners), (2, 1, 0));
+    let (found, again_at) = next([("one", TaskKind::Machine), ("two", TaskKind::Machine)]);
     assert!(found.is_none());
     assert_eq!(again_at, Some(Millis(5 * MINUTE)));
-    let found = next(false).0.unwrap();
-    assert_eq!((found.attempt, found.given_back_by_hosts, found.given_back_by_runners), (2, 1, 0));
     assert_eq!(bench.jobs(&workflow), "build=queued");
 }
 
 /// Whether a runner gets something.
 fn is_offered(bench: &Bench, now: u64) -> bool {
     let takes = &[TaskKind::Machine];
-    let asking = Asking { class: "a/b", runner: "two", others: false, takes, now: Millis(now) };
+    let asking = Asking { class: "a/b", runner: "two", takes, now: Millis(now) };
     bench.write(move |tx| Ok(tasks::first_queued(tx, asking)?.is_some()))
 }
 

@@ -163,6 +163,7 @@ fn whatever_time_changes_is_due() {
             (row.protocol, row.budget_ms) = (Some(2), Some(0));
             // Fences are half a minute and the budget after the lease.
             (row.lease_until, row.begin_until) = (Some(Millis(lease * 1000)), None);
+            row.begin_ms = Some(0);
             if state == TaskState::Claimed {
                 row.begin_until = Some(Millis(begin * 1000));
             }
@@ -195,7 +196,7 @@ fn whatever_has_waited_too_long_is_found() {
             (row.status, row.is_held) = (state, is_held && !has_ended);
             (row.allocation, row.runner_name) = (Some("a".to_owned()), Some("r".to_owned()));
             (row.protocol, row.budget_ms) = (Some(2), Some(0));
-            (row.lease_until, row.begin_until) = (Some(Millis(0)), Some(Millis(0)));
+            (row.lease_until, row.begin_until, row.begin_ms) = (Some(Millis(0)), Some(Millis(0)), Some(0));
             row.stopped_at = has_ended.then_some(Millis(0));
             row.ended_by = has_ended.then_some(EndedBy::Cancel);
             row.not_before = is_fenced.then_some(Millis(0));
@@ -229,7 +230,7 @@ fn a_wait_begins_anew_when_a_class_goes_on_and_when_runners_could_not_be_heard()
         fleet::set_wait_limit(tx, &class, Some(LEASE))?;
         clock::rebase_once(tx, LEASE, Millis(9))?;
         seen.push(since(tx)?);
-        queue::class_resumed(tx, "a/b", Millis(10))?;
+        queue::waits_anew(tx, "a/b", Millis(10))?;
         seen.push(since(tx)?);
         assert_eq!(
             (fleet::pause_class(tx, &class, false)?, fleet::pause_class(tx, &class, true)?),
@@ -243,6 +244,23 @@ fn a_wait_begins_anew_when_a_class_goes_on_and_when_runners_could_not_be_heard()
     });
     // Without a limit nobody asks for the time, and nothing is written.
     assert_eq!(since.unwrap(), [7, 7, 9, 10]);
+}
+
+#[test]
+fn a_limit_that_is_given_after_an_outage_does_not_count_it() {
+    let (_folder, store, id) = store();
+    let since = store.write_blocking(move |tx| {
+        let task = insert(tx, &tasks::find(tx, &id)?.unwrap(), &Task::first(None, Millis(7)))?.id;
+        let class = classes::list_classes(tx)?.remove(0).id;
+        clock::rebase_once(tx, LEASE, Millis(8))?;
+        let mut seen = Vec::new();
+        for (limit, now) in [(Some(LEASE), 9), (Some(2 * LEASE), 10), (None, 11), (Some(LEASE), 12)] {
+            queue::limit_waits(tx, (&class, "a/b"), limit, Millis(now))?;
+            seen.push(tasks::find(tx, &task)?.unwrap().waits_since.0);
+        }
+        Ok(seen)
+    });
+    assert_eq!(since.unwrap(), [9, 9, 9, 12]);
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 use crate::server::engine::commit::task;
 use crate::server::engine::task::{Task, WaitTerms};
+use crate::server::ids::ResourceClassId;
 use crate::server::store::tables::fleet::{self, WaitingTask};
 use crate::server::store::tables::tasks;
 use crate::server::store::{Error, Tx};
 use crate::server::time::Millis;
+use std::time::Duration;
 
 /// Ends tasks that have waited for a runner longer than their class lets them. Returns how many.
 pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
@@ -19,12 +21,23 @@ pub fn waited_too_long(tx: &Tx<'_>, now: Millis) -> Result<usize, Error> {
 }
 
 /// A resource class goes on after a pause: the time begins anew in which runners are to take what waits.
-pub fn class_resumed(tx: &Tx<'_>, class: &str, now: Millis) -> Result<(), Error> {
-    let resume = |task: &mut Task| {
-        task.class_resumed(now);
+pub fn waits_anew(tx: &Tx<'_>, class: &str, now: Millis) -> Result<(), Error> {
+    let anew = |task: &mut Task| {
+        task.waits_anew(now);
         Vec::new()
     };
-    task::each(tx, tasks::queued_of_class(tx, class)?, now, resume).map(drop)
+    task::each(tx, tasks::queued_of_class(tx, class)?, now, anew).map(drop)
+}
+
+/// Sets how long a task of a class may wait. While there was no limit nobody looked whether runners could be heard: the time
+/// of what waits begins with the first one.
+pub fn limit_waits(
+    tx: &Tx<'_>,
+    (id, name): (&ResourceClassId, &str),
+    limit: Option<Duration>,
+    now: Millis,
+) -> Result<(), Error> {
+    if fleet::set_wait_limit(tx, id, limit)? { waits_anew(tx, name, now) } else { Ok(()) }
 }
 
 /// A resource class is deleted: what waits for its runners ends. Returns how many tasks that were.

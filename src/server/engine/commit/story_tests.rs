@@ -94,7 +94,9 @@ impl Story<'_> {
         if fleet::is_paused(tx, &class.id, &runner)? {
             return Ok(());
         }
-        let asking = Asking { class: "a/b", runner: &runner, others: true, takes: &[TaskKind::Machine], now };
+        // Another runner is always there.
+        scene::insert_runner(tx, "other", TaskKind::Machine, now)?;
+        let asking = Asking { class: "a/b", runner: &runner, takes: &[TaskKind::Machine], now };
         let Some(row) = tasks::first_queued(tx, asking)? else { return Ok(()) };
         let mut hand = InHand::of(row)?;
         let machine = Machine { id: "machine".to_owned(), boot: format!("boot-{}", self.boots) };
@@ -183,12 +185,12 @@ impl Story<'_> {
             1 => drop(fleet::pause_class(tx, &class.id, true)?),
             2 => {
                 if fleet::pause_class(tx, &class.id, false)? {
-                    queue::class_resumed(tx, "a/b", now)?;
+                    queue::waits_anew(tx, "a/b", now)?;
                 }
             }
             _ => {
                 let limit = (how % 2 == 0).then(|| Duration::from_millis(HOUR));
-                fleet::set_wait_limit(tx, &class.id, limit)?;
+                queue::limit_waits(tx, (&class.id, &class.name), limit, now)?;
             }
         }
         Ok(())

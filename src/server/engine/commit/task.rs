@@ -13,11 +13,12 @@ use crate::server::engine::commit::{fence, rerun, serial};
 use crate::server::engine::graph;
 use crate::server::engine::task::{
     Call, Consequence, Denied, FinishReport, Finished, GivenBack, GivingBack, NextAttempt, Passed, Task,
-    Transition,
+    Transition, Unaccounted,
 };
 use crate::server::ids::JobId;
 use crate::server::store::status::{MessageKind, StepState, TaskState};
 use crate::server::store::tables::small_outputs::{self, SmallOutput};
+use crate::server::store::tables::steps::LeftOutStep;
 use crate::server::store::tables::tasks::{self, Place, TaskRow};
 use crate::server::store::tables::{jobs, progress, steps, workflows};
 use crate::server::store::{Effect, EndedTask, Error, Tx, View};
@@ -423,7 +424,7 @@ pub fn finish(
         status: TaskState::from(request.status),
         message: message.as_deref(),
         is_complete,
-        overlooked: unaccounted.first(),
+        overlooked: unaccounted.first().map(overlooked),
     };
     match hand.task.finish(&report, lease, now) {
         Err(Transition { answer: refused, then }) => hand.keep(tx, then, now).map(|()| Err(refused)),
@@ -441,6 +442,10 @@ pub fn finish(
             Ok(Ok(FinishAnswer::Confirmed))
         }
     }
+}
+
+fn overlooked(row: &LeftOutStep) -> Unaccounted<'_> {
+    Unaccounted { step: row.step, name: &row.name, bytes: row.bytes }
 }
 
 /// The steps of a task have stopped, as its agent says before everything of it has arrived.

@@ -38,8 +38,9 @@ impl Task {
         }
     }
 
-    /// The class was paused, and goes on: nobody was allowed to claim the task until now.
-    pub fn class_resumed(&mut self, now: Millis) {
+    /// The class was paused, and goes on: nobody was allowed to claim the task until now. Or it has a limit to waits now:
+    /// while it had none, nobody looked whether runners could be heard.
+    pub fn waits_anew(&mut self, now: Millis) {
         if self.state == Stage::Queued {
             self.waits_since = now;
         }

@@ -21,6 +21,7 @@ impl Task {
             TaskState::Queued => Stage::Queued,
             TaskState::Claimed => Stage::Claimed {
                 claim: claim()?,
+                begin: Duration::from_millis(row.begin_ms.ok_or_else(|| corrupt("a limit to its begin"))?),
                 lease_until: lease_until()?,
                 begin_until: row.begin_until.ok_or_else(|| corrupt("a time to begin"))?,
             },
@@ -89,8 +90,9 @@ impl Task {
         (row.begin_until, row.unreachable_since) = (None, None);
         match &self.state {
             Stage::Queued => row.status = TaskState::Queued,
-            Stage::Claimed { lease_until, begin_until, .. } => {
+            Stage::Claimed { begin, lease_until, begin_until, .. } => {
                 row.status = TaskState::Claimed;
+                row.begin_ms = Some(begin.as_millis() as u64);
                 (row.lease_until, row.begin_until) = (Some(*lease_until), Some(*begin_until));
             }
             Stage::Running(work) => {

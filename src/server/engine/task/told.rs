@@ -1,10 +1,9 @@
 //! The end of a task in one sentence, where it is not the end of its job's own commands: the event, its time and place,
 //! and what people can do about it.
 
-use super::words::BUDGET_MARGIN;
+use super::words::{BUDGET_MARGIN, Unaccounted};
 use crate::protocol::duration;
 use crate::server::store::status::{EndedBy, TaskState};
-use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
 use std::time::Duration;
 
@@ -100,8 +99,15 @@ pub(super) fn canceled_unheard(runner: &str, fence: Millis, now: Millis) -> Stri
     )
 }
 
+/// The sentence of a cancelled task that had not begun as a restored backup says, and may have since.
+pub(super) fn canceled_held(runner: &str, fence: Millis, now: Millis) -> String {
+    format!(
+        "the job was canceled, and ended at {now}; the backup that was restored may be older than its begin: what the runner `{runner}` runs of it is stopped when that hears of it, or by itself before {fence}"
+    )
+}
+
 /// The reason why a task cannot have succeeded, though its agent says so.
-pub(super) fn overlooked(step: &Unaccounted) -> String {
+pub(super) fn overlooked(step: Unaccounted<'_>) -> String {
     let Unaccounted { step, name, bytes } = step;
     let what = match bytes {
         None => format!("step {step} (`{name}`) had not ended"),

@@ -2,7 +2,6 @@
 
 use crate::protocol::GiveBackReason;
 use crate::server::store::status::{EndedBy, TaskState};
-use crate::server::store::tables::steps::Unaccounted;
 use crate::server::time::Millis;
 use std::fmt;
 use std::time::Duration;
@@ -46,7 +45,7 @@ pub struct Task {
     /// `wait_for_fence` clears it, never the clock.
     pub not_before: Option<Millis>,
     /// Time from which on somebody could claim it without a break: when it entered the queue, its fence went, it was
-    /// released, its class went on after a pause, or runners could be heard again.
+    /// released, its class went on after a pause or was given a limit, or runners could be heard again.
     pub waits_since: Millis,
     /// The name of its resource class where that is deleted: nobody would take a further attempt from its queue.
     pub gone_class: Option<String>,
@@ -115,6 +114,8 @@ pub enum Stage {
     Claimed {
         /// The claim of the runner that has it.
         claim: Claim,
+        /// How long the task may take to begin, as its class had it at the claim.
+        begin: Duration,
         /// Time after which the task goes back to the queue, unless its runner is heard of.
         lease_until: Millis,
         /// Time after which the task goes back to the queue, whatever is heard of its runner.
@@ -389,6 +390,17 @@ pub enum Finished {
     Incomplete,
 }
 
+/// A step that an agent has left out of its last word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unaccounted<'a> {
+    /// Number of its record.
+    pub step: u32,
+    /// Name that people see.
+    pub name: &'a str,
+    /// Bytes of output that its end told of and the last word does not; none where it has not ended.
+    pub bytes: Option<u64>,
+}
+
 /// The last word of an agent about its task.
 #[derive(Clone, Debug)]
 pub struct FinishReport<'a> {
@@ -399,7 +411,7 @@ pub struct FinishReport<'a> {
     /// All events and all output that it tells of are here.
     pub is_complete: bool,
     /// A step that it has not accounted for.
-    pub overlooked: Option<&'a Unaccounted>,
+    pub overlooked: Option<Unaccounted<'a>>,
 }
 
 /// Reason and pause of a runner that gives a task back.

@@ -123,11 +123,14 @@ pub fn pause_runner(tx: &Tx<'_>, class: &str, name: &str, is_paused: bool) -> Re
     Ok(changed > 0)
 }
 
-/// Sets how long a task of a class may wait.
-pub fn set_wait_limit(tx: &Tx<'_>, id: &ResourceClassId, limit: Option<Duration>) -> Result<(), Error> {
+/// Sets how long a task of a class may wait. True where it might wait for ever until now.
+pub fn set_wait_limit(tx: &Tx<'_>, id: &ResourceClassId, limit: Option<Duration>) -> Result<bool, Error> {
     let limit = limit.map(|limit| limit.as_millis() as u64);
+    let mut query =
+        tx.sql().prepare_cached("SELECT 1 FROM resource_classes WHERE id = ?1 AND wait_limit_ms IS NULL")?;
+    let had_none = query.exists([id])?;
     tx.sql().execute("UPDATE resource_classes SET wait_limit_ms = ?2 WHERE id = ?1", params![id, limit])?;
-    Ok(())
+    Ok(had_none && limit.is_some())
 }
 
 /// A task that may have waited too long, and the limit of its class.

@@ -92,7 +92,7 @@ pub fn close_running(tx: &Tx<'_>, task: &TaskId, status: StepState, now: Millis)
 
 /// A step record that its agent has left out of its last word.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unaccounted {
+pub struct LeftOutStep {
     /// Number of the record.
     pub step: u32,
     /// Name that people see.
@@ -102,7 +102,7 @@ pub struct Unaccounted {
 }
 
 /// The steps of a task that have not ended, and those with output that is not among what its agent reports as whole.
-pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Result<Vec<Unaccounted>, Error> {
+pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Result<Vec<LeftOutStep>, Error> {
     let mut query = view.sql().prepare_cached(
         "SELECT step, name, status, coalesce(output_bytes, 0) FROM steps WHERE task_id = ?1 AND step < ?2 ORDER BY step",
     )?;
@@ -112,7 +112,7 @@ pub fn unaccounted(view: &View, task: &TaskId, reported: &[StepSummary]) -> Resu
         let (step, status, bytes): (u32, StepState, i64) = (row.get(0)?, row.get(2)?, row.get(3)?);
         let bytes = (status != StepState::Running).then_some(bytes.unsigned_abs());
         if bytes.is_none_or(|bytes| bytes > 0 && !reported.iter().any(|reported| reported.step == step)) {
-            found.push(Unaccounted { step, name: row.get(1)?, bytes });
+            found.push(LeftOutStep { step, name: row.get(1)?, bytes });
         }
     }
     Ok(found)
@@ -131,7 +131,7 @@ pub fn set_lengths(
     task: &TaskId,
     steps: &[StepSummary],
     kept: &[(u32, u64)],
-    unaccounted: &[Unaccounted],
+    unaccounted: &[LeftOutStep],
 ) -> Result<(), Error> {
     let mut update = tx.sql().prepare_cached(
         "UPDATE steps SET output_bytes = ?3, output_sha256 = ?4 WHERE task_id = ?1 AND step = ?2",

@@ -2,11 +2,12 @@
 //! statement that changes one is here.
 //!
 //! Only SQLite: `INDEXED BY`, without which it looks at all that runs, or at all there is; `IS` between values that may be
-//! null; flags are integers.
+//! null; lists that are kept as JSON (`json_each`); flags are integers.
 
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{ClassTokenId, JobId, PipelineId, ProjectId, WorkflowId};
 use crate::server::store::status::{EndedBy, Kind, TaskState};
+use crate::server::store::tables::instances::ONLINE;
 use crate::server::store::{Error, Tx, View, new_id};
 use crate::server::time::Millis;
 use rusqlite::{OptionalExtension, Row, params};
@@ -54,6 +55,8 @@ pub struct TaskRow {
     pub retries_unsafely: bool,
     /// Time from which on silence counts.
     pub lease_until: Option<Millis>,
+    /// How long it may take from its claim to its begin, in milliseconds.
+    pub begin_ms: Option<u64>,
     /// Time by which it must have begun.
     pub begin_until: Option<Millis>,
     /// The agent that has begun.
@@ -103,6 +106,7 @@ const COLUMNS: &str = "id, job_id, pipeline_id, project_id, node_index, attempt,
     begin_until_ms, agent, unreachable_since_ms, is_canceled, is_held, unclaims, host_unclaims, unsafe_retries,
     avoid_runner, avoid_until_ms, not_before_ms, next_event, queued_at_ms, claimed_at_ms, started_at_ms,
     stopped_at_ms, ended_by, fence_until_ms, message, retries_unsafely, kind, waits_since_ms,
+    begin_limit_ms,
     NOT EXISTS (SELECT 1 FROM resource_classes c WHERE c.name = tasks.resource_class)";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
@@ -125,6 +129,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         protocol: row.get(15)?,
         budget_ms: row.get(16)?,
         lease_until: row.get(17)?,
+        begin_ms: row.get(40)?,
         begin_until: row.get(18)?,
         agent: row.get(19)?,
         unreachable_since: row.get(20)?,
@@ -147,7 +152,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<TaskRow> {
         retries_unsafely: row.get(37)?,
         kind: row.get::<_, Kind>(38)?.0,
         waits_since: row.get(39)?,
-        is_class_gone: row.get(40)?,
+        is_class_gone: row.get(41)?,
     })
 }
 
@@ -185,8 +190,6 @@ pub struct Asking<'a> {
     pub class: &'a str,
     /// Name of the runner that asks.
     pub runner: &'a str,
-    /// Whether another runner of the class is there.
-    pub others: bool,
     /// Kinds of task that it takes.
     pub takes: &'a [TaskKind],
     /// Present time: an avoidance that is over by then counts no more.
@@ -200,8 +203,12 @@ const CONTAINER: Kind = Kind(TaskKind::Container);
 /// Tasks in a queue that somebody asks for, of a kind that it takes: `?1`, `?2`, `?6` to `?9`.
 const WAITING: &str = "status = ?1 AND resource_class = ?2 AND NOT is_held AND not_before_ms IS NULL
     AND (kind = ?6 AND ?7 OR kind = ?8 AND ?9)";
-/// Tasks that another runner is to have first: `?3` to `?5`.
-const AVOIDED: &str = "?4 AND avoid_runner IS ?5 AND avoid_until_ms > ?3";
+/// Tasks that another runner is to have first, one that is there and takes them: `?2` to `?5`.
+const AVOIDED: &str =
+    "avoid_runner IS ?5 AND avoid_until_ms > ?3 AND EXISTS (SELECT 1 FROM runner_instances i
+    JOIN resource_classes c ON c.id = i.resource_class_id
+    WHERE c.name = ?2 AND i.name <> ?5 AND i.last_connected_ms > ?4 AND NOT i.is_paused
+        AND tasks.kind IN (SELECT value FROM json_each(i.takes)))";
 
 impl Asking<'_> {
     /// The values of [`WAITING`] and [`AVOIDED`].
@@ -210,7 +217,7 @@ impl Asking<'_> {
             TaskState::Queued,
             self.class,
             self.now,
-            self.others,
+            self.now.minus(ONLINE),
             self.runner,
             MACHINE,
             self.takes.contains(&MACHINE.0),
@@ -537,7 +544,7 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
                 begin_until_ms = ?13, agent = ?14, unreachable_since_ms = ?15, is_canceled = ?16, is_held = ?17,
                 next_event = ?18, claimed_at_ms = ?19, started_at_ms = ?20, stopped_at_ms = ?21, ended_by = ?22,
                 fence_until_ms = ?23, message = ?24, not_before_ms = ?25, retries_unsafely = ?26,
-                waits_since_ms = ?27 WHERE id = ?1",
+                waits_since_ms = ?27, begin_limit_ms = ?28 WHERE id = ?1",
         )?
         .execute(params![
             row.id,
@@ -566,7 +573,8 @@ pub fn update(tx: &Tx<'_>, row: &TaskRow) -> Result<(), Error> {
             row.message,
             row.not_before,
             row.retries_unsafely,
-            row.waits_since
+            row.waits_since,
+            row.begin_ms
         ])?;
     Ok(())
 }

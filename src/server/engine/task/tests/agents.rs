@@ -5,10 +5,9 @@ use super::world::{Agent, LEASE_TIME, World};
 use crate::protocol::GiveBackReason;
 use crate::server::engine::task::LONGEST_BEGIN;
 use crate::server::engine::task::{
-    Call, Claim, ClaimedAgain, Denied, FinishReport, GivingBack, Machine, Passed,
+    Call, Claim, ClaimedAgain, Denied, FinishReport, GivingBack, Machine, Passed, Unaccounted,
 };
 use crate::server::store::status::{EndedBy, TaskState};
-use crate::server::store::tables::steps::Unaccounted;
 use std::time::Duration;
 
 impl World {
@@ -113,6 +112,7 @@ impl World {
             return;
         }
         let now = self.now();
+        self.overrule_claimed(at, Some(agent));
         let begun = self.task(at).begin(&id, LEASE_TIME, now);
         let expected = self.model(at).begin(&id, now.0);
         assert_eq!(begun.as_ref().map(|_| ()).map_err(|no| *no), expected);
@@ -200,6 +200,7 @@ impl World {
         let reason = if how & 1 == 0 { GiveBackReason::Runner } else { GiveBackReason::Host };
         let returned = GivingBack { reason, message: "m", pause: Duration::from_secs(u64::from(how)) };
         let now = self.now();
+        self.overrule_claimed(at, None);
         let given = self.task(at).give_back(&returned, now);
         let expected = self.model(at).give_back(reason, u64::from(how) * 1_000, now.0);
         assert_eq!(given.as_ref().map(|step| step.answer).map_err(|no| *no), expected);
@@ -235,9 +236,9 @@ impl World {
             _ => TaskState::Timedout,
         };
         let now = self.now();
-        let step = Unaccounted { step: 1, name: "test".to_owned(), bytes: None };
+        let step = Unaccounted { step: 1, name: "test", bytes: None };
         let (is_complete, is_overlooked) = (how & 24 != 24, how & 48 == 48);
-        let overlooked = is_overlooked.then_some(&step);
+        let overlooked = is_overlooked.then_some(step);
         let report = FinishReport { status, message: None, is_complete, overlooked };
         let finished = self.task(at).finish(&report, LEASE_TIME, now);
         let expected = self.model(at).finish(status, is_complete, is_overlooked, now.0);

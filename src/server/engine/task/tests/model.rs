@@ -237,7 +237,7 @@ impl Model {
 
     pub(super) fn claim_again(&mut self, now: u64) -> bool {
         if self.phase == Phase::Claimed {
-            self.lease = self.lease.max((now + LEASE).min(self.begin_limit));
+            self.renews = Some(now);
         }
         self.phase == Phase::Claimed
     }
@@ -331,6 +331,11 @@ impl Model {
 
     pub(super) fn cancel(&mut self, now: u64) {
         match self.phase {
+            // The begin may be newer than the backup.
+            Phase::Claimed if self.is_held => {
+                self.fenced(self.lease.max(now));
+                self.end(TaskState::Canceled, EndedBy::Cancel, true, now);
+            }
             Phase::Queued | Phase::Claimed => self.end(TaskState::Canceled, EndedBy::Cancel, false, now),
             Phase::Running if self.is_canceled => {}
             Phase::Running => self.then.push(Follows::CancelAsked),
@@ -447,18 +452,13 @@ impl Model {
         }
     }
 
-    /// Runners could not be heard: silence counts from now.
+    /// Runners could not be heard: silence counts from now, whatever the clock was before.
     pub(super) fn rebase(&mut self, now: u64) {
         match self.phase {
             Phase::Queued => self.waits_from = now,
-            Phase::Claimed => {
-                self.lease = self.lease.max(now + LEASE);
-                self.begin_limit = self.begin_limit.max(self.lease);
-            }
-            Phase::Running | Phase::Unreachable => self.lease = self.lease.max(now + LEASE),
-            Phase::Ended(..) => {
-                self.fence = self.fence.map(|fence| fence.max(now + LEASE + BUDGET + MARGIN));
-            }
+            Phase::Claimed => (self.lease, self.begin_limit) = (now + LEASE, now + BEGIN),
+            Phase::Running | Phase::Unreachable => self.lease = now + LEASE,
+            Phase::Ended(..) => self.fence = self.fence.map(|_| now + LEASE + BUDGET + MARGIN),
         }
     }
 
@@ -502,7 +502,7 @@ impl Model {
         }
     }
 
-    /// The class goes on after a pause.
+    /// The class goes on after a pause, or has a limit now.
     pub(super) fn resume(&mut self, now: u64) {
         if self.phase == Phase::Queued {
             self.waits_from = now;

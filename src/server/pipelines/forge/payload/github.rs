@@ -1,10 +1,9 @@
 //! GitHub, and Gitea and Forgejo, which took over its payloads.
 
 use super::parts::{
-    Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
-    updated,
+    Delivery, ForgeRepository, at, id, maybe, needed, nothing, number, push, shown, text, updated,
 };
-use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull};
 use crate::server::store::forge_states::Forge;
 use serde_json::Value;
 
@@ -17,7 +16,10 @@ pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery,
         _ => None,
     };
     match event {
-        "push" => push(value, repository),
+        "push" => {
+            let repository = repository.ok_or("it has no `repository`")?;
+            push(value, repository, maybe(value, "head_commit.id"), actor(value))
+        }
         "pull_request" => pull(value, repository),
         "ping" => Ok(nothing(repository, "the forge tries the hook: it works")),
         // Besides these comes a push.
@@ -31,34 +33,6 @@ pub(super) fn read(event: &str, value: &Value, forge: Forge) -> Result<Delivery,
 fn actor(value: &Value) -> Actor {
     let login = maybe(value, "sender.login").or_else(|| maybe(value, "pusher.name")).unwrap_or_default();
     Actor { login, avatar_url: maybe(value, "sender.avatar_url") }
-}
-
-fn push(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
-    let repository = repository.ok_or("it has no `repository`")?;
-    let reference = needed(value, "ref")?;
-    if !is_built(&reference) {
-        return Ok(nothing(Some(repository), format!("`{}` is no branch and no tag", shown(&reference))));
-    }
-    let (before, after) = (needed(value, "before")?, needed(value, "after")?);
-    // Of an annotated tag `after` is the tag's own object.
-    let commit = maybe(value, "head_commit.id").unwrap_or_else(|| after.clone());
-    let message = maybe(value, "head_commit.message").or_else(|| {
-        let commits = value["commits"].as_array()?;
-        maybe(commits.iter().find(|one| one["id"] == commit.as_str())?, "message")
-    });
-    let push = Push {
-        brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
-        is_untold: false,
-        is_test: before == after,
-        reference,
-        before,
-        after,
-        commit,
-        message,
-        actor: actor(value),
-        ..Push::default()
-    };
-    Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
 
 fn pull(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {

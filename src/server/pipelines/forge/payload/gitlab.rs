@@ -1,10 +1,7 @@
 //! Payloads of GitLab: pushes, tags and merge requests.
 
-use super::parts::{
-    Delivery, ForgeRepository, at, brings_nothing, id, is_built, maybe, needed, nothing, number, shown, text,
-    updated,
-};
-use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull, Push};
+use super::parts::{Delivery, ForgeRepository, at, id, maybe, nothing, number, push, shown, text, updated};
+use crate::server::pipelines::forge::event::{Action, Actor, Event, Pull};
 use serde_json::Value;
 
 pub(super) fn read(value: &Value) -> Result<Delivery, String> {
@@ -13,36 +10,15 @@ pub(super) fn read(value: &Value) -> Result<Delivery, String> {
     let repository =
         repository.map(|id| ForgeRepository { id, full_name: text(value, "project.path_with_namespace") });
     match kind.as_str() {
-        "push" | "tag_push" => push(value, repository),
+        "push" | "tag_push" => {
+            let repository = repository.ok_or("it has no `project_id`")?;
+            let actor =
+                Actor { login: text(value, "user_username"), avatar_url: maybe(value, "user_avatar") };
+            push(value, repository, maybe(value, "checkout_sha"), actor)
+        }
         "merge_request" => merge_request(value, repository),
         other => Ok(nothing(repository, format!("events `{}` start nothing here", shown(other)))),
     }
-}
-
-fn push(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {
-    let repository = repository.ok_or("it has no `project_id`")?;
-    let reference = needed(value, "ref")?;
-    if !is_built(&reference) {
-        return Ok(nothing(Some(repository), format!("`{}` is no branch and no tag", shown(&reference))));
-    }
-    let (before, after) = (needed(value, "before")?, needed(value, "after")?);
-    let commit = maybe(value, "checkout_sha").unwrap_or_else(|| after.clone());
-    let commits = value["commits"].as_array();
-    let message =
-        commits.and_then(|all| maybe(all.iter().find(|one| one["id"] == commit.as_str())?, "message"));
-    let push = Push {
-        brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
-        is_untold: false,
-        is_test: before == after,
-        reference,
-        before,
-        after,
-        commit,
-        message,
-        actor: Actor { login: text(value, "user_username"), avatar_url: maybe(value, "user_avatar") },
-        ..Push::default()
-    };
-    Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
 
 fn merge_request(value: &Value, repository: Option<ForgeRepository>) -> Result<Delivery, String> {

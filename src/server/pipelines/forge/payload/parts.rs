@@ -1,6 +1,6 @@
 //! Readers of fields that the payloads of all forges have.
 
-use crate::server::pipelines::forge::event::{Event, is_zeros};
+use crate::server::pipelines::forge::event::{Actor, Event, Push, is_zeros};
 use serde_json::Value;
 
 /// Longest text that is kept of a payload, in characters.
@@ -83,6 +83,39 @@ pub(super) fn is_built(reference: &str) -> bool {
 }
 
 /// Whether a branch was made without a commit of its own.
-pub(super) fn brings_nothing(before: &str, is_branch: bool, commits: &Value) -> bool {
+fn brings_nothing(before: &str, is_branch: bool, commits: &Value) -> bool {
     is_branch && is_zeros(before) && commits.as_array().is_some_and(Vec::is_empty)
+}
+
+/// A push, as GitHub and GitLab tell it. `commit` is what the ref stands at where that is told apart: of an annotated tag
+/// `after` is the tag's own object.
+pub(super) fn push(
+    value: &Value,
+    repository: ForgeRepository,
+    commit: Option<String>,
+    actor: Actor,
+) -> Result<Delivery, String> {
+    let reference = needed(value, "ref")?;
+    if !is_built(&reference) {
+        return Ok(nothing(Some(repository), format!("`{}` is no branch and no tag", shown(&reference))));
+    }
+    let (before, after) = (needed(value, "before")?, needed(value, "after")?);
+    let commit = commit.unwrap_or_else(|| after.clone());
+    let message = maybe(value, "head_commit.message").or_else(|| {
+        let commits = value["commits"].as_array()?;
+        maybe(commits.iter().find(|one| one["id"] == commit.as_str())?, "message")
+    });
+    let push = Push {
+        brings_nothing: brings_nothing(&before, reference.starts_with("refs/heads/"), &value["commits"]),
+        is_untold: false,
+        is_test: before == after,
+        reference,
+        before,
+        after,
+        commit,
+        message,
+        actor,
+        ..Push::default()
+    };
+    Ok(Delivery { repository: Some(repository), changes: vec![Event::Push(push)], remark: String::new() })
 }
