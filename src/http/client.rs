@@ -183,23 +183,25 @@ impl Client {
     /// or [`Error::Unanswered`].
     pub fn send(&self, request: &Request<'_>) -> Result<Response, Error> {
         let url = format!("{}{}", self.url, request.path);
-        let mut builder = ureq::http::Request::builder().method(request.method).uri(&url);
-        builder = builder.header(PROTOCOL_HEADER, PROTOCOL_VERSION);
-        if let Some(token) = request.token {
-            builder = builder.header("Authorization", format!("Bearer {}", token.expose()));
-        }
+        let connect = CONNECT_TIMEOUT.min(request.timeout);
         let (kind, bytes) = match request.body {
             Body::Empty => (None, &[][..]),
             Body::Json(bytes) => (Some("application/json"), bytes),
             Body::Bytes(bytes) => (Some("application/octet-stream"), bytes),
         };
-        if let Some(kind) = kind {
-            builder = builder.header("Content-Type", kind);
-        }
-        let http = builder.body(bytes).map_err(|e| Error::Setup(format!("cannot call `{url}`: {e}")))?;
-        let connect = CONNECT_TIMEOUT.min(request.timeout);
-        let run = |http| {
-            let http = self
+        // A connection that was kept may be closed just when it is used again. What only asks is asked once more.
+        let mut may_repeat = request.method == "GET";
+        let answer = loop {
+            let mut builder = ureq::http::Request::builder().method(request.method).uri(&url);
+            builder = builder.header(PROTOCOL_HEADER, PROTOCOL_VERSION);
+            if let Some(token) = request.token {
+                builder = builder.header("Authorization", format!("Bearer {}", token.expose()));
+            }
+            if let Some(kind) = kind {
+                builder = builder.header("Content-Type", kind);
+            }
+            let http = builder.body(bytes).map_err(|e| Error::Setup(format!("cannot call `{url}`: {e}")))?;
+            let configured = self
                 .agent
                 .configure_request(http)
                 .timeout_global(Some(request.timeout))
@@ -207,13 +209,10 @@ impl Client {
                 .timeout_connect(Some(connect))
                 .allow_non_standard_methods(true)
                 .build();
-            self.agent.run(http)
-        };
-        // A connection that was kept may be closed just when it is used again. What only asks is asked once more.
-        let again = (request.method == "GET").then(|| http.clone());
-        let answer = match (run(http), again) {
-            (Err(error), Some(http)) if explain::was_cut(&error) => run(http),
-            (answer, _) => answer,
+            match self.agent.run(configured) {
+                Err(error) if may_repeat && explain::was_cut(&error) => may_repeat = false,
+                answer => break answer,
+            }
         };
         let answer = answer.map_err(|error| {
             let message = format!("failed to {} `{url}`: {}", request.method, self.explain(&error));
