@@ -134,7 +134,7 @@ fn the_end_of_a_step_is_shown_after_its_last_byte() {
     events(json!([started(2, 1), finished(3, 1, 10), started(4, 2)]));
     send(1, 0, 4);
     assert_eq!(ask(&server, &job, 1, 0), Some((bytes[..4].to_vec(), false)));
-    let body = json!({ "id": task["id"], "message": "gone" });
+    let body = json!({ "id": task["id"], "allocation": task["allocation"], "message": "gone" });
     let (path, body) = (format!("{path}/lost"), body.to_string());
     assert_eq!(rogue.send("POST", &path, &rogue.class, Body::Json(body.as_bytes())).0, 200);
     assert_eq!(ask(&server, &job, 1, 0), Some((bytes[..4].to_vec(), true)));
