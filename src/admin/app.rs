@@ -23,6 +23,9 @@ fn owner(arguments: &mut Arguments) -> Result<(String, String), Failure> {
 
 fn said(owner: &str, answer: &Value) -> String {
     let mut said = format!("{owner} goes by the GitHub App {}", text(answer, "app_id"));
+    if text(answer, "of") == "organization" && owner.matches('/').count() > 1 {
+        said.push_str(" of its organization");
+    }
     match answer["installation_id"].as_str() {
         Some(id) => said.push_str(&format!(", installation {id}")),
         None => said.push_str(", where it is installed on the repository"),
@@ -32,6 +35,11 @@ fn said(owner: &str, answer: &Value) -> String {
             "" => {}
             word => said.push_str(&format!("\n  {what}: {word}")),
         }
+    }
+    match text(answer, "token_of") {
+        "" | "github-app" => {}
+        whose => said
+            .push_str(&format!("\n  but calls of the API go by the token of the {whose}, which comes first")),
     }
     if !text(answer, "message").is_empty() {
         said.push_str(&format!("\n  but {}", text(answer, "message")));

@@ -37,7 +37,7 @@ fn now() -> Duration {
 }
 
 /// A private key as GitHub gives it, and the half of it that GitHub keeps.
-fn key() -> (String, Vec<u8>) {
+pub(crate) fn key() -> (String, Vec<u8>) {
     let made = Command::new("openssl").args(["genrsa", "2048"]).output().unwrap();
     let text = String::from_utf8(made.stdout).unwrap();
     let pair = match PrivateKeyDer::from_pem_slice(text.as_bytes()).unwrap() {
@@ -156,7 +156,8 @@ fn an_app_gets_in_for_statuses_for_configs_and_for_jobs() {
     assert!(said.contains("gh/acme goes by the GitHub App 4711"), "{said}");
     assert_eq!(files_with(&server.data(), &["PRIVATE KEY"]), [""; 0], "it is sealed");
     let of_project = format!("{PROJECT}/github-app");
-    assert_eq!(server.answer("GET", &of_project, None).0, 404, "the project has none of its own");
+    let shown = server.call("GET", &of_project, None);
+    assert!(shown["of"] == "organization", "the project has none of its own: {shown}");
     let said = server.admin(&["github-app", "set", "gh/acme/hello", "4711"], &private);
     assert!(said.contains("not installed on `acme/hello`"), "{said}");
     github.lock().unwrap().is_installed = true;

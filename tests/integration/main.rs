@@ -114,6 +114,9 @@ mod forge_promises;
 // Tokens of organisations for their forge.
 #[cfg(feature = "server")]
 mod forge_tokens;
+// What is said where git or an API lets nobody in.
+#[cfg(feature = "server")]
+mod forge_access;
 // Requests of a forge to whoever calls it.
 #[cfg(feature = "server")]
 mod forge_paces;

@@ -226,6 +226,12 @@ pub fn check_token(token: &str) -> Result<(), &'static str> {
     if fits { Ok(()) } else { Err("it is one word of at most 8192 letters, digits and signs of ASCII") }
 }
 
+/// Checks a token that git is given as a password, which may be what people choose; the error is a sentence for people.
+pub fn check_password(password: &str) -> Result<(), &'static str> {
+    let fits = (1..=8192).contains(&password.len()) && !password.chars().any(char::is_control);
+    if fits { Ok(()) } else { Err("it is one line of at most 8192 bytes, without control characters") }
+}
+
 /// Checks the name that goes with a token; the error is a sentence for people.
 pub fn check_username(name: &str) -> Result<(), &'static str> {
     let fits = (1..=255).contains(&name.len()) && !name.contains(':') && !name.chars().any(char::is_control);
@@ -321,6 +327,10 @@ mod tests {
         assert!(check_token("glpat-a_b.c~d").is_ok());
         for token in ["", "a b", "a\nb", "a\"b", "a\\b", "é"] {
             assert!(check_token(token).is_err(), "{token}");
+        }
+        assert!(check_password("päss \"wort\" \\ %20").is_ok());
+        for password in ["", "a\nb", "a\rb", "a\0b", "a\u{85}b"] {
+            assert!(check_password(password).is_err(), "{password}");
         }
         assert!(check_username("x-token-auth").is_ok() && check_username("a\nb").is_err());
         assert!(

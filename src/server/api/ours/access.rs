@@ -8,7 +8,7 @@ use crate::server::api::shared::vocabulary::time;
 use crate::server::api::v2::checkout_keys::{access_of, add, change_access, delete, fresh};
 use crate::server::auth::Administrator;
 use crate::server::secrets::access::{
-    APP_USER, Access, GitLogin, KeyKind, SshKey, check_hosts, check_token, check_username,
+    APP_USER, Access, GitLogin, KeyKind, SshKey, check_hosts, check_password, check_token, check_username,
 };
 use crate::server::secrets::ssh_key::{Pair, fingerprints, read};
 use crate::server::state::Shared;
@@ -88,7 +88,9 @@ fn wanted(body: &JsonBody, project: &Project) -> Answer<Wanted> {
         check_username(username).map_err(|why| bad(format!("`username` cannot be used: {why}")))?;
         wanted.login = Some(None);
         if !token.is_empty() {
-            check_token(token).map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
+            // A bearer token stands in a header, and in a file in git's own syntax; a password in a line of its own.
+            let checked = if is_bearer { check_token(token) } else { check_password(token) };
+            checked.map_err(|why| bad(format!("`token` cannot be used: {why}")))?;
             let login = GitLogin { username: username.to_owned(), token: Secret::new(token), is_bearer };
             wanted.login = Some(Some(login));
         }

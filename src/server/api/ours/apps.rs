@@ -1,15 +1,16 @@
 //! GitHub Apps of projects and organisations, for administrators; private keys go in only.
 
 use crate::protocol::Secret;
+use crate::server::api::ours::connections::token_of;
 use crate::server::api::shared::failure::{Answer, ApiError, bad};
 use crate::server::api::shared::input::{JsonBody, Path, message};
 use crate::server::api::shared::lookup::{organisation, project};
 use crate::server::auth::Administrator;
 use crate::server::pipelines::forge::installation::{self, LAST};
-use crate::server::secrets::app::{self, App, Rights};
+use crate::server::secrets::app::{self, App, FoundApp, Rights};
 use crate::server::state::Shared;
-use crate::server::store::Tx;
 use crate::server::store::tables::apps::{self, AppOwner};
+use crate::server::store::{Tx, View};
 use crate::server::time::Millis;
 use axum::extract::State;
 use axum::routing::get;
@@ -58,16 +59,31 @@ async fn show(
 }
 
 async fn shown(state: &Shared, (owner, slug): (AppOwner, String)) -> Answer<Json<Value>> {
-    let (sealer, of) = (state.settings.sealer.clone(), owner.clone());
-    let found = state.store.read(move |view| app::of_owner(view, &sealer, &of)).await?;
+    let (sealer, asked) = (state.settings.sealer.clone(), owner.clone());
+    let read = move |view: &View| match &asked {
+        AppOwner::Project(project) => {
+            Ok((app::of_project(view, &sealer, project)?, token_of(view, project)?))
+        }
+        AppOwner::Organisation(_) => {
+            let app = app::of_owner(view, &sealer, &asked)?;
+            Ok((app.map(|app| FoundApp { owner: asked, app }), None))
+        }
+    };
+    let (found, token_of) = state.store.read(read).await?;
     let none = || {
         ApiError::not_found(format!("`{slug}` has no GitHub App: `runlet admin github-app set {slug} ID`"))
     };
-    let mut shown = match found.ok_or_else(none)? {
+    let FoundApp { owner: of, app } = found.ok_or_else(none)?;
+    let mut shown = match app {
         Ok(App { id, installation, .. }) => json!({ "app_id": id, "installation_id": installation }),
         Err(why) => json!({ "message": format!("it cannot be opened: {why}; set it again") }),
     };
+    shown["of"] = json!(match of {
+        AppOwner::Project(_) => "project",
+        AppOwner::Organisation(_) => "organization",
+    });
     if let AppOwner::Project(project) = &owner {
+        shown["token_of"] = json!(token_of);
         // The person who asks may have changed something there.
         state.installations.forget_all();
         for (name, rights) in [("statuses", Rights::Statuses), ("contents", Rights::Contents)] {
@@ -113,5 +129,5 @@ async fn delete(
     if state.store.write(move |tx| apps::delete(tx, &owner)).await? {
         return Ok(message("Deleted."));
     }
-    Err(ApiError::not_found(format!("`{slug}` has no GitHub App")))
+    Err(ApiError::not_found(format!("`{slug}` has no GitHub App of its own")))
 }

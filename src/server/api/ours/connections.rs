@@ -382,24 +382,31 @@ async fn connect(
     }
     let id = project.id.clone();
     answer["warnings"] = json!(state.store.read(move |view| warnings_of(view, &id)).await?);
-    answer["found"] = look(&state, &project).await?;
+    let (found, is_silent) = look(&state, &project).await?;
+    answer["found"] = found;
     if sets_hook {
         let address = hooks::address(&state.settings.public_url, &project.id);
-        let Hooked { is_set, said } = set_hook(&state, &project.id, &address).await?;
+        let Hooked { is_set, said } = match is_silent {
+            // Each call to it would be waited for once more.
+            true => Hooked::not("the API of the forge has not answered"),
+            false => set_hook(&state, &project.id, &address).await?,
+        };
         (answer["hook"], answer["is_hook_set"]) = (json!(said), json!(is_set));
     }
     Ok(Json(answer))
 }
 
-/// Asks the forge about the repository, and looks at it from here.
-async fn look(state: &Shared, project: &Project) -> Answer<Value> {
-    let mut found = look_by_git(state, project).await;
-    if let Some(About { default_branch, version, message }) = about(state, &project.id).await? {
+/// Asks the forge about the repository, and looks at it from here at the same time; also whether the forge was silent.
+async fn look(state: &Shared, project: &Project) -> Answer<(Value, bool)> {
+    let (mut found, told) = tokio::join!(look_by_git(state, project), about(state, &project.id));
+    let told = told?;
+    let is_silent = told.as_ref().is_some_and(|about| about.is_silent);
+    if let Some(About { default_branch, version, message, .. }) = told {
         found["forge_version"] = json!(version);
         found["forge_default_branch"] = json!(default_branch);
         found["forge_message"] = json!(message);
     }
-    Ok(found)
+    Ok((found, is_silent))
 }
 
 async fn look_by_git(state: &Shared, project: &Project) -> Value {

@@ -20,7 +20,7 @@ use crate::server::store::{Error as StoreError, View};
 use crate::server::time::Millis;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A token is not used in the last minutes of its time.
 pub const LAST: Duration = Duration::from_secs(5 * 60);
@@ -28,8 +28,8 @@ pub const LAST: Duration = Duration::from_secs(5 * 60);
 pub const FOR_A_JOB: Duration = Duration::from_secs(30 * 60);
 /// How long the forge is not asked again after it gave no token.
 pub const AGAIN: Duration = Duration::from_secs(30);
-/// How long a call may take.
-const CALL: Duration = Duration::from_secs(10);
+/// How long the calls for one token may take together.
+const CALLS: Duration = Duration::from_secs(10);
 /// Clocks that differ by more than this are told of: the forge minds.
 const APART: Duration = Duration::from_secs(60);
 
@@ -126,10 +126,20 @@ fn get(app: &App, scope: &AccessScope, pace: &TokenPace, now: Millis) -> Result<
         false => NoToken::Refused(error.to_string()),
     };
     let caller = Caller::new(false).map_err(failed)?;
+    let end = Instant::now() + CALLS;
     let call = |method, path: &str, body: &[u8]| {
         let (url, headers) = (format!("{}{path}", scope.api), headers(Forge::GitHub, word.expose()));
-        let answer =
-            caller.call(&Outgoing { method, url: &url, headers, body, timeout: CALL }).map_err(failed)?;
+        // A call without any time left is made all the same, and says that it waited.
+        let timeout = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let answer = caller.call(&Outgoing { method, url: &url, headers, body, timeout }).map_err(
+            |error| match failed(error) {
+                NoToken::Unanswered(why) => NoToken::Unanswered(format!(
+                    "the GitHub App {} gets no token for `{}`: {why}; it is tried again",
+                    app.id, scope.repository
+                )),
+                refused => refused,
+            },
+        )?;
         match (pause(pace, &answer), answer.status) {
             (Some(_), 400..) => {
                 let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
@@ -166,21 +176,41 @@ fn get(app: &App, scope: &AccessScope, pace: &TokenPace, now: Millis) -> Result<
     }
 }
 
+/// Advice about clocks that are apart, where that is why the forge believes nothing: by the date of its answer, or because
+/// it minds the times of the word that it was shown.
+fn clocks(answer: &AnyAnswer, said: &str, now: Millis) -> Option<String> {
+    let date = answer.header("date").and_then(|date| retry_after(date, SystemTime::UNIX_EPOCH));
+    let here = Duration::from_millis(now.0);
+    let apart = date.map(|there| (there.abs_diff(here), there > here));
+    let minds_times =
+        ["'iat'", "'exp'", "Issued at", "Expiration time"].iter().any(|word| said.contains(word));
+    let least = if minds_times { APART / 4 } else { APART };
+    match apart.filter(|(apart, _)| *apart > least) {
+        Some((apart, is_behind)) => {
+            let apart = match apart.as_secs() {
+                seconds @ ..120 => format!("{seconds} s"),
+                seconds => format!("{} minutes", (seconds + 30) / 60),
+            };
+            let side = if is_behind { "behind" } else { "ahead" };
+            Some(format!(
+                "the clocks of this host and of the forge are {apart} apart, this one is {side}: set the clock of the host of the control plane, best by NTP"
+            ))
+        }
+        None => minds_times.then(|| {
+            "the clock of this host and that of the forge are apart: set the clock of the host of the control plane, best by NTP"
+                .to_owned()
+        }),
+    }
+}
+
 /// An answer of the forge without a token, as a sentence about what to do.
 fn refused(app: &App, scope: &AccessScope, answer: &AnyAnswer, is_search: bool) -> NoToken {
     let (id, repository, rights) = (&app.id, &scope.repository, scope.rights.said());
     let said = answered(answer.status, &String::from_utf8_lossy(&answer.body));
     let advice = match answer.status {
-        401 => {
-            let date = answer.header("date").and_then(|date| retry_after(date, SystemTime::UNIX_EPOCH));
-            let here = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            match date.map(|there| there.abs_diff(here)).filter(|apart| *apart > APART) {
-                Some(apart) => {
-                    format!("the clock of this host and that of the forge are {} s apart: set it right", apart.as_secs())
-                }
-                None => "its id and its private key do not belong together, or the key was deleted: set both again".to_owned(),
-            }
-        }
+        401 => clocks(answer, &said, Millis::now()).unwrap_or_else(|| {
+            "its id and its private key do not belong together, or the key was deleted: set both again".to_owned()
+        }),
         403 => "the installation is suspended, or the forge limits it: look at the settings of the organisation there".to_owned(),
         404 if is_search => {
             format!("it is not installed on `{repository}`: install it there, with access to this repository")
@@ -200,6 +230,31 @@ fn refused(app: &App, scope: &AccessScope, answer: &AnyAnswer, is_search: bool) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_that_are_apart_are_told_by_the_date_of_an_answer_and_by_its_words() {
+        // Sun, 06 Nov 1994 08:49:37 GMT.
+        const THERE: u64 = 784_111_777;
+        let told = |date: Option<&str>, said: &str, here: u64| {
+            let headers = date.map(|date| ("date".to_owned(), date.to_owned())).into_iter().collect();
+            let answer = AnyAnswer { status: 401, headers, body: Vec::new() };
+            clocks(&answer, said, Millis(here * 1000))
+        };
+        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
+        let (iat, key) = ("'Issued at' claim ('iat') must be an Integer", "could not be decoded");
+        for (date, said, here, words) in [
+            (date, iat, THERE + 65, "are 65 s apart, this one is ahead: set the clock"),
+            (date, key, THERE - 545, "are 9 minutes apart, this one is behind: set the clock"),
+            (date, iat, THERE + 30, "are 30 s apart"),
+            (date, iat, THERE, "the clock of this host and that of the forge are apart"),
+            (None, iat, THERE, "the clock of this host and that of the forge are apart"),
+        ] {
+            assert!(told(date, said, here).is_some_and(|told| told.contains(words)), "{said} {words}");
+        }
+        for (date, here) in [(date, THERE + 30), (date, THERE), (None, THERE), (Some("today"), THERE)] {
+            assert_eq!(told(date, key, here), None);
+        }
+    }
 
     #[test]
     fn refusals_say_what_to_do() {
@@ -223,7 +278,10 @@ mod tests {
             NoToken::Refused(why) => why,
             NoToken::Unanswered(_) => "nobody has to change anything".to_owned(),
         };
-        assert!(said(401, Some("Sun, 06 Nov 1994 08:49:37 GMT"), true).contains("s apart"));
+        assert!(
+            said(401, Some("Sun, 06 Nov 1994 08:49:37 GMT"), true)
+                .contains("minutes apart, this one is ahead")
+        );
         assert!(said(401, None, true).contains("private key"));
         assert!(said(404, None, true).contains("not installed on `acme/app`"));
         assert!(said(422, None, false).contains("`Commit statuses: Read and write`"));

@@ -128,22 +128,28 @@ fn prefix(settings: &ProjectSettings) -> &str {
     if settings.status_prefix.is_empty() { PREFIX } else { &settings.status_prefix }
 }
 
-/// Sentences about settings of a project that do not do what they say: statuses that another project replaces, and forks that
-/// are not built where they are asked for.
+/// Sentences about settings of a project that do not do what they say, or more than they seem to: statuses that another project
+/// replaces, forks that are not built where they are asked for, caches that forks may write.
 pub fn warnings(view: &View, project: &ProjectId) -> Result<Vec<String>, StoreError> {
     let mut sentences = shared_names(view, project)?;
     let is_cloud =
         forge::connection(view, project)?.is_some_and(|connection| connection.forge == Forge::BitbucketCloud);
-    let wants_forks =
-        projects::settings(view, project)?.is_some_and(|settings| settings.enable_building_fork_prs);
-    if is_cloud && wants_forks {
-        sentences.push(NO_FORKS.to_owned());
+    let settings = projects::settings(view, project)?.filter(|settings| settings.enable_building_fork_prs);
+    match settings {
+        Some(_) if is_cloud => sentences.push(NO_FORKS.to_owned()),
+        Some(settings) if settings.can_pass_secrets_to_fork_pr_jobs => {
+            sentences.push(SHARED_CACHES.to_owned())
+        }
+        _ => {}
     }
     Ok(sentences)
 }
 
 /// The sentence about forks at Bitbucket Cloud.
 const NO_FORKS: &str = "pull requests from forks are not built at Bitbucket Cloud, whatever `enable_building_fork_prs` says: it keeps no ref of them in the repository that they go to";
+
+/// The sentence about forks that are trusted.
+const SHARED_CACHES: &str = "with `can_pass_secrets_to_fork_pr_jobs` pull requests from forks also read and write the caches of the project: what one saves, the next build of the default branch may restore";
 
 /// Sentences about other projects of the same repository whose statuses have the names that those of a project have: what
 /// is told of one stands in the place of what was told of the other.

@@ -20,6 +20,8 @@ use tokio::time::Instant;
 
 /// How long a test delivery is waited for: forges send it a moment later.
 const COMING: Duration = Duration::from_secs(10);
+/// How long a forge may take to say something of itself.
+const FOUND: Duration = Duration::from_secs(10);
 /// Pages of the list of webhooks that are looked at.
 const MOST_PAGES: u32 = 10;
 /// Pause between two looks for it.
@@ -34,6 +36,8 @@ pub struct About {
     pub version: Option<String>,
     /// The reason why the forge told nothing.
     pub message: Option<String>,
+    /// Whether that is because it did not answer in time.
+    pub is_silent: bool,
 }
 
 /// Makes a call; any answer but a good one is an error in words.
@@ -55,8 +59,22 @@ fn json(answer: &AnyAnswer) -> Value {
     serde_json::from_slice(&answer.body).unwrap_or_default()
 }
 
-/// Asks a forge about the repository of a project and about itself; `None` where there is no token for it.
+/// Asks a forge about the repository of a project and about itself; `None` where there is no token for it. A forge that does
+/// not answer is not waited for for long: somebody waits for what is found.
 pub async fn about(state: &Shared, project: &ProjectId) -> Result<Option<About>, StoreError> {
+    match tokio::time::timeout(FOUND, ask_about(state, project)).await {
+        Ok(told) => told,
+        Err(_) => {
+            let message = format!(
+                "the API of the forge has not answered within {} s: is it there (`--api`), and can it be reached from here?",
+                FOUND.as_secs()
+            );
+            Ok(Some(About { message: Some(message), is_silent: true, ..About::default() }))
+        }
+    }
+}
+
+async fn ask_about(state: &Shared, project: &ProjectId) -> Result<Option<About>, StoreError> {
     let way = match reach(state, project, Rights::Contents).await? {
         Reach::Open(way) => way,
         Reach::Later(why) | Reach::Away(why) => {
@@ -92,7 +110,8 @@ pub struct Hooked {
 }
 
 impl Hooked {
-    fn not(why: impl Display) -> Self {
+    /// A webhook that was not set, with the reason.
+    pub fn not(why: impl Display) -> Self {
         Self { is_set: false, said: format!("it was not set: {why}") }
     }
 }

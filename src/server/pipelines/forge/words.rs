@@ -209,12 +209,17 @@ pub(super) fn leads_on(method: &str, url: &str, status: u16, location: Option<&s
     let start = url.find("://")? + 3;
     let end = url[start..].find(['/', '?', '#']).map_or(url.len(), |at| start + at);
     let host = &url[..end];
+    // A location that begins with the name of a host is of the scheme that was called.
+    let location = match location.strip_prefix("//") {
+        Some(place) => format!("{}{place}", &url[..start]),
+        None => location.to_owned(),
+    };
     if location.starts_with('/') {
-        return (!location.starts_with("//")).then(|| format!("{host}{location}"));
+        return Some(format!("{host}{location}"));
     }
     let is_same = location.get(..end).is_some_and(|other| other.eq_ignore_ascii_case(host))
         && location[end..].starts_with('/');
-    is_same.then(|| location.to_owned())
+    is_same.then_some(location)
 }
 
 /// An answer without what was asked for, as a phrase.
@@ -403,6 +408,8 @@ mod tests {
         assert_eq!(to("POST", 307, moved).as_deref(), Some(moved));
         assert_eq!(to("POST", 308, "/x").as_deref(), Some("https://api.example:8443/x"));
         assert_eq!((to("POST", 301, moved), to("GET", 301, moved).as_deref()), (None, Some(moved)));
+        let by_host = to("GET", 302, "//api.example:8443/x?y=1");
+        assert_eq!(by_host.as_deref(), Some("https://api.example:8443/x?y=1"));
         for other in [
             "https://api.example/x",
             "http://api.example:8443/x",
@@ -410,6 +417,11 @@ mod tests {
             "https://api.example:8443@evil.example/x",
             "https://api.example:8443.evil.example/x",
             "//evil.example/x",
+            "//api.example/x",
+            "//api.example:8443",
+            "//api.example:8443@evil.example/x",
+            "///api.example:8443/x",
+            "//",
             "x",
             "é",
         ] {

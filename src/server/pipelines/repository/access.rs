@@ -13,11 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The names of their folders begin so.
 const PREFIX: &str = "access-";
 
-/// The files of a project, as they are being found.
-pub(super) type FilesFuture = Pin<Box<dyn Future<Output = Vec<Variable>> + Send>>;
+/// Files and words for one use of a repository.
+#[derive(Clone, Debug, Default)]
+pub struct Opening {
+    /// The files that git reads; without any it goes by the rights of its user.
+    pub files: Vec<Variable>,
+    /// The sentence for people where the repository stays shut to them: what was to open it, and what to do.
+    pub shut: String,
+}
 
-/// Finds the files of a project by its id and the address of its repository.
-type Find = Box<dyn Fn(String, String) -> FilesFuture + Send + Sync>;
+/// An opening that is being found.
+pub(super) type OpeningFuture = Pin<Box<dyn Future<Output = Opening> + Send>>;
+
+/// Finds what lets git in by the id of a project and the address of its repository.
+type Find = Box<dyn Fn(String, String) -> OpeningFuture + Send + Sync>;
 
 /// Finds what lets git into repositories; nothing until it was told how.
 #[derive(Default)]
@@ -38,12 +47,17 @@ impl Opener {
         let _ = self.find.set(find);
     }
 
-    /// Makes the files of a project below `folder`, if it has any.
-    pub(super) async fn open(&self, folder: &Path, project: &str, url: &str) -> io::Result<Option<Files>> {
-        let Some(find) = self.find.get() else { return Ok(None) };
-        let files = find(project.to_owned(), url.to_owned()).await;
+    /// Makes the files of a project below `folder`, if it has any. Also what is said where they open nothing.
+    pub(super) async fn open(
+        &self,
+        folder: &Path,
+        project: &str,
+        url: &str,
+    ) -> io::Result<(Option<Files>, String)> {
+        let Some(find) = self.find.get() else { return Ok((None, String::new())) };
+        let Opening { files, shut } = find(project.to_owned(), url.to_owned()).await;
         if files.is_empty() {
-            return Ok(None);
+            return Ok((None, shut));
         }
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let folder = Folder(folder.join(format!("{PREFIX}{number}")));
@@ -54,7 +68,7 @@ impl Opener {
         });
         let folder = writing.await.map_err(io::Error::other)??;
         let setting = format!("include.path={}", folder.0.join("config").display());
-        Ok(Some(Files { folder: Some(folder), setting, has_ssh }))
+        Ok((Some(Files { folder: Some(folder), setting, has_ssh }), shut))
     }
 }
 
@@ -127,11 +141,13 @@ mod tests {
         opener.set(Box::new(|_, _| {
             Box::pin(async {
                 let file = |name: &str| Variable { name: name.to_owned(), value: Secret::new("text") };
-                vec![file("config"), file("ssh_config")]
+                Opening { files: vec![file("config"), file("ssh_config")], shut: "shut".to_owned() }
             })
         }));
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let files = runtime.block_on(opener.open(folder.path(), "project", "url")).unwrap().unwrap();
+        let (files, shut) = runtime.block_on(opener.open(folder.path(), "project", "url")).unwrap();
+        let files = files.unwrap();
+        assert_eq!(shut, "shut");
         let made = folder.path().join("access-0");
         assert!(
             files.has_ssh()

@@ -48,6 +48,8 @@ pub(super) enum GitError {
     NotStarted(std::io::Error),
     /// Git ended with a failure and this on standard error.
     Failed(String),
+    /// Git was let in nowhere: a sentence about what was to open the repository, and what to do.
+    Shut(String),
     /// Git was killed after this long.
     TooLong(Duration),
     /// The mirror's folder cannot be used.
@@ -77,11 +79,39 @@ impl fmt::Display for GitError {
             }
             GitError::NotStarted(error) => write!(f, "`git` cannot be started: {error}"),
             GitError::Failed(said) => f.write_str(&for_people(said)),
+            GitError::Shut(why) => f.write_str(why),
             GitError::TooLong(limit) => write!(f, "it took longer than {} s", limit.as_secs()),
             GitError::Folder(folder, error) => {
                 write!(f, "failed to use the folder `{}`: {error}", folder.display())
             }
         }
+    }
+}
+
+/// Words of git, and of ssh, where a repository wants a login that there is not. They tell nobody what to do.
+const WANTS_LOGIN: [&str; 3] =
+    ["unable to get password from user", "could not read Username", "could not read Password"];
+/// Words where what was shown opens nothing; servers add their own.
+const OPENS_NOTHING: [&str; 4] =
+    ["Authentication failed for", "Permission denied (", "returned error: 401", "returned error: 403"];
+/// Words of a repository that is not there, or that whoever may not see it is told so of.
+const NOT_THERE: [&str; 1] = ["/' not found"];
+
+/// Words of git as an error: with `shut` in their place where that is the matter.
+fn failure(said: String, shut: &str) -> GitError {
+    let says = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
+    if shut.is_empty() {
+        return GitError::Failed(said);
+    }
+    if says(&WANTS_LOGIN) {
+        return GitError::Shut(shut.to_owned());
+    }
+    if says(&OPENS_NOTHING) {
+        return GitError::Shut(format!("{shut} (git: {})", for_people(&said)));
+    }
+    match says(&NOT_THERE) {
+        true => GitError::Shut(format!("{}; if it is there all the same, {shut}", for_people(&said))),
+        false => GitError::Failed(said),
     }
 }
 
@@ -101,11 +131,13 @@ pub(super) struct MirrorGit {
     folder: PathBuf,
     protocol: Protocol,
     access: Option<Files>,
+    /// Sentence for people where the repository is shut.
+    shut: String,
 }
 
 impl MirrorGit {
-    pub(super) fn new(folder: PathBuf, protocol: Protocol, access: Option<Files>) -> Self {
-        Self { folder, protocol, access }
+    pub(super) fn new(folder: PathBuf, protocol: Protocol, access: Option<Files>, shut: String) -> Self {
+        Self { folder, protocol, access, shut }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -225,7 +257,7 @@ impl MirrorGit {
             return Err(GitError::TooLong(limit));
         };
         if !status.map_err(GitError::NotStarted)?.success() {
-            return Err(GitError::Failed(String::from_utf8_lossy(&said.bytes).into_owned()));
+            return Err(failure(String::from_utf8_lossy(&said.bytes).into_owned(), &self.shut));
         }
         Ok(out)
     }
@@ -299,10 +331,27 @@ mod tests {
         assert_eq!(for_people(&"x".repeat(5000)).len(), MOST_SHOWN_CHARS);
     }
 
+    #[test]
+    fn a_shut_repository_is_told_from_other_failures() {
+        let said = |text: &str, shut| failure(text.to_owned(), shut).to_string();
+        let asks = "fatal: unable to get password from user";
+        assert_eq!((said(asks, "it is shut"), said(asks, "")), ("it is shut".to_owned(), asks.to_owned()));
+        let denied = "remote: no\nfatal: Authentication failed for 'https://h/a/'";
+        assert_eq!(
+            said(denied, "it is shut"),
+            "it is shut (git: remote: no; fatal: Authentication failed for 'https://h/a/')"
+        );
+        let gone = "fatal: repository 'https://h/a/' not found";
+        assert_eq!(said(gone, "it is shut"), format!("{gone}; if it is there all the same, it is shut"));
+        for other in ["fatal: couldn't find remote ref refs/heads/x", "Could not resolve host: h"] {
+            assert_eq!(said(other, "it is shut"), other);
+        }
+    }
+
     #[tokio::test]
     async fn time_and_output_are_bounded() {
         let folder = tempfile::tempdir().expect("a folder");
-        let git = MirrorGit::new(folder.path().join("m.git"), Protocol::File, None);
+        let git = MirrorGit::new(folder.path().join("m.git"), Protocol::File, None, String::new());
         assert!(git.prepare().await.expect("git works"));
         assert!(!git.prepare().await.expect("git works"));
         let said = git.run(Duration::from_secs(300), 3, &["--version"]).await.expect("git works");

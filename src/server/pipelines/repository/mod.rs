@@ -9,7 +9,7 @@ pub mod address;
 mod git;
 pub mod look;
 
-use crate::protocol::Variable;
+pub use access::Opening;
 use address::Protocol;
 use git::{GitError, MirrorGit};
 use ring::digest::{SHA256, digest};
@@ -188,22 +188,22 @@ impl Mirrors {
         Self { folder, busy, fetches, opener }
     }
 
-    /// Has git let into repositories by the files that `find` finds, by the id of the project and the address.
+    /// Has git let into repositories by what `find` finds, by the id of the project and the address.
     pub fn open_by<F>(&self, find: impl Fn(String, String) -> F + Send + Sync + 'static)
     where
-        F: Future<Output = Vec<Variable>> + Send + 'static,
+        F: Future<Output = Opening> + Send + 'static,
     {
         self.opener
-            .set(Box::new(move |project, url| -> access::FilesFuture { Box::pin(find(project, url)) }));
+            .set(Box::new(move |project, url| -> access::OpeningFuture { Box::pin(find(project, url)) }));
     }
 
     /// Git on the mirror of a project, let into its repository.
     async fn git(&self, project: &str, url: &str, protocol: Protocol) -> Result<MirrorGit, String> {
         let opened = self.opener.open(&self.folder, project, url).await;
-        let opened = opened.map_err(|error| {
+        let (files, shut) = opened.map_err(|error| {
             format!("failed to write the keys of `{url}` below `{}`: {error}", self.folder.display())
         })?;
-        Ok(MirrorGit::new(self.folder.join(format!("{project}.git")), protocol, opened))
+        Ok(MirrorGit::new(self.folder.join(format!("{project}.git")), protocol, files, shut))
     }
 
     fn turn(&self, project: &str) -> Turn {
