@@ -291,3 +291,174 @@ fn a_merge_with_conflicts_is_named_and_runs_as_the_files_are() {
         .says("<<<<<<< HEAD\nours\n=======\ntheirs\n>>>>>>> topic\n");
     assert!(state(folder.path()) == before, "the repository must not change");
 }
+
+/// A script in a clone whose origin has another branch, a tag, and a submodule beside itself.
+fn cloned(place: &Path, script: &str) -> std::path::PathBuf {
+    let origin = place.join("origin");
+    for name in ["origin", "beside"] {
+        let folder = place.join(name);
+        fs::create_dir_all(folder.join(".circleci")).unwrap();
+        git(&folder, "init -qb main");
+        fs::write(folder.join(".circleci/config.yml"), config(script)).unwrap();
+        git(&folder, "add .");
+        git(&folder, "commit -qm first");
+    }
+    git(&origin, "-c protocol.file.allow=always submodule --quiet add ../beside sub");
+    git(&origin, "commit -qm submodule");
+    git(&origin, "tag -a v1 -m v1");
+    git(&origin, "branch release/1.0");
+    let clone = place.join("clone");
+    git(place, &format!("clone -q {} {}", origin.display(), clone.display()));
+    git(&clone, "switch -qc topic");
+    fs::write(clone.join("mine"), "not committed\n").unwrap();
+    clone
+}
+
+#[test]
+fn jobs_see_the_real_history_and_the_real_origin() {
+    let place = tempfile::tempdir().unwrap();
+    let clone = cloned(
+        place.path(),
+        "git describe --tags\necho head $(git rev-parse --abbrev-ref origin/HEAD)\ntest \"$(git merge-base origin/main HEAD)\" = \"$(git rev-parse v1^{commit})\"\ngit diff --name-only origin/main...\ngit rev-parse --verify -q origin/release/1.0\ngit remote get-url origin\necho repository $CIRCLE_REPOSITORY_URL\ngit -c protocol.file.allow=always submodule --quiet update --init\ntest -e sub/.circleci/config.yml\ngit switch -q main\ngit push -q origin HEAD:refs/heads/pushed",
+    );
+    let origin = fs::canonicalize(place.path()).unwrap().join("origin");
+    // People have called it otherwise, too.
+    for name in ["origin", "upstream"] {
+        if name != "origin" {
+            git(&clone, &format!("remote rename origin {name}"));
+        }
+        exec(&clone, &[])
+            .exits(0)
+            .says("v1-1-g")
+            .says("head origin/main\n")
+            .says("mine\n")
+            .says(&format!("\n{}\n", origin.display()))
+            .says(&format!("repository {}\n", origin.display()));
+    }
+    // A push by a job stays here.
+    assert_eq!(git(&origin, "branch --list pushed"), "");
+    assert_eq!(git(&clone, "branch --list pushed"), "");
+}
+
+#[test]
+fn submodules_of_a_repository_without_a_remote_are_found_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let update = "git -c protocol.file.allow=always submodule --quiet update --init\ncat sub/mine";
+    let clone = cloned(place.path(), update);
+    fs::write(place.path().join("beside/mine"), "word-is-beside\n").unwrap();
+    git(&place.path().join("beside"), "add mine");
+    git(&place.path().join("beside"), "commit -qm mine");
+    git(&clone, "-c protocol.file.allow=always submodule --quiet update --init --remote");
+    git(&clone, "commit -qam submodule");
+    git(&clone, "remote remove origin");
+    git(&clone, "branch -D main");
+    fs::remove_dir_all(place.path().join("origin")).unwrap();
+    exec(&clone, &[]).exits(0).says("word-is-beside");
+}
+
+#[test]
+fn submodules_come_at_commits_that_were_never_pushed_and_the_persons_stay_as_they_are() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "git submodule --quiet update --init\ncat sub/mine\ngit -C sub remote get-url origin\ncd sub\ngit log --format=%s origin/main..\ngit commit -q --allow-empty -m job\ngit repack -qadfl\ngit gc -q --prune=now\ngit prune\ngit fsck\necho the-end";
+    let clone = cloned(place.path(), script);
+    git(&clone, "-c protocol.file.allow=always submodule --quiet update --init");
+    fs::write(clone.join("sub/mine"), "word-is-mine\n").unwrap();
+    git(&clone.join("sub"), "add mine");
+    git(&clone.join("sub"), "commit -qm unpushed");
+    // Nobody is left to fetch it from.
+    fs::remove_dir_all(place.path().join("beside")).unwrap();
+    let state = || {
+        let mut files = Vec::new();
+        let mut folders = vec![clone.join(".git/modules")];
+        while let Some(folder) = folders.pop() {
+            for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                match path.is_dir() {
+                    true => folders.push(path),
+                    false => files.push((fs::read(&path).unwrap(), path)),
+                }
+            }
+        }
+        files.sort();
+        files
+    };
+    let before = state();
+    let beside = fs::canonicalize(place.path()).unwrap().join("beside");
+    let ran = exec(&clone, &[]).exits(0);
+    let ran = ran.says("word-is-mine\n").says(&format!("{}\nunpushed\n", beside.display())).says("the-end\n");
+    assert!(!ran.text.contains("note: the submodule"), "{}", ran.text);
+    assert!(state() == before, "the submodule's repository must not change");
+}
+
+#[test]
+fn repositories_of_all_kinds_run_and_stay_as_they_are() {
+    let place = tempfile::tempdir().unwrap();
+    let script = "git log -1 --format=%s; ls";
+    let clone = cloned(place.path(), script);
+    let clone = clone.as_path();
+    // Settings of the person that would run programs or change files.
+    let hooks = place.path().join("hooks");
+    fs::create_dir(&hooks).unwrap();
+    let ran = place.path().join("hook-ran");
+    for hook in ["post-checkout", "post-index-change", "reference-transaction", "pre-push"] {
+        fs::write(hooks.join(hook), format!("#!/bin/sh\ntouch {}\n", ran.display())).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(hooks.join(hook), mode).unwrap();
+    }
+    fs::write(
+        place.path().join(".gitconfig"),
+        format!(
+            "[core]\nhooksPath = {}\nfsmonitor = true\nautocrlf = true\nsplitIndex = true\n[commit]\ngpgSign = true\n[submodule]\nrecurse = true\n[fetch]\nprune = true\nrecurseSubmodules = true\n[filter \"lfs\"]\nclean = false\nsmudge = false\nprocess = false\nrequired = true\n",
+            hooks.display()
+        ),
+    )
+    .unwrap();
+    let run = |root: &Path, args: &[&str]| {
+        let output =
+            command(root, args).env("HOME", place.path()).env("GIT_DIR", "/nowhere").output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        said
+    };
+    fs::write(clone.join(".gitattributes"), "*.big filter=lfs\n").unwrap();
+    fs::write(clone.join("x.big"), "large\n").unwrap();
+    use std::os::unix::ffi::OsStrExt;
+    for name in [&b"line\nfeed"[..], b"\xff\xfe", b" space ", b"-dash", b"UPPER", b"upper"] {
+        fs::write(clone.join(std::ffi::OsStr::from_bytes(name)), "x\n").unwrap();
+    }
+    let said = run(clone, &[]);
+    assert!(said.contains("x.big\n") && said.contains("UPPER\n") && said.contains("upper\n"), "{said}");
+    assert!(!ran.exists(), "a hook has run");
+
+    // A link to it, a second working tree, a detached HEAD, a damaged index, one without commits.
+    let link = place.path().join("link");
+    std::os::unix::fs::symlink(clone, &link).unwrap();
+    assert!(run(&link, &[]).contains("upper\n"));
+    git(clone, "worktree add -q ../tree main");
+    let tree = place.path().join("tree");
+    fs::write(tree.join("there"), "x").unwrap();
+    assert!(run(&tree, &[]).contains("there\n"));
+    git(&tree, "switch -q --detach v1");
+    assert!(run(&tree, &[]).contains("HEAD is detached"));
+    // Without a filter that names tags, a job is for branches.
+    exec(&tree, &["--tag", "v1"]).exits(1).says("nothing ran");
+    fs::write(clone.join(".git/index"), "damaged").unwrap();
+    assert!(run(clone, &[]).contains("upper\n"));
+    let empty = place.path().join("empty");
+    fs::create_dir_all(empty.join(".circleci")).unwrap();
+    fs::copy(clone.join(".circleci/config.yml"), empty.join(".circleci/config.yml")).unwrap();
+    git(&empty, "init -qb main");
+    // An inner repository without a commit cannot be recorded, and does not stop the rest. Here it has no files,
+    // and what git would say of line ends is of no interest.
+    fs::create_dir(empty.join("inner")).unwrap();
+    git(&empty.join("inner"), "init -q");
+    assert!(!run(&empty, &[]).contains("left out"));
+    // A sparse one keeps what is not there.
+    git(place.path(), "clone -q --sparse origin sparse");
+    let sparse = place.path().join("sparse");
+    git(&sparse, "sparse-checkout add .circleci");
+    run(&sparse, &[]);
+    // A repository that git refuses: its reason and ours.
+    fs::write(empty.join(".git/HEAD"), "").unwrap();
+    exec(&empty, &[]).exits(1).says("git refuses the repository in `").says("not a git repository");
+}

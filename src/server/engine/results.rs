@@ -2,7 +2,7 @@
 
 use crate::server::engine::graph::{self, GraphNode};
 use crate::server::store::inspect::{self, Fault, JobResult, WorkflowResult, push};
-use crate::server::store::status::{JobStatus, JobType, TaskState};
+use crate::server::store::status::{JobStatus, JobType};
 use crate::server::store::{Error, View};
 
 /// Looks for jobs whose status is not that of their tasks, and for workflows whose status is not that of their jobs, by the
@@ -11,12 +11,7 @@ pub fn wrong_results(view: &View, faults: &mut Vec<Fault>) -> Result<(), Error> 
     inspect::each_job_result(view, |result| {
         let JobResult { job, status, tasks } = result;
         let made = graph::job_status(&tasks);
-        // A task that was claimed changes its job once it has begun.
-        let unclaimed: Vec<_> = tasks
-            .iter()
-            .map(|state| if *state == TaskState::Claimed { TaskState::Queued } else { *state })
-            .collect();
-        if status != made && status != graph::job_status(&unclaimed) {
+        if status != made {
             push(faults, "result", format!("job {job} is {status}, and its tasks make it {made}"));
         }
     })?;

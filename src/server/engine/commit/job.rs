@@ -73,7 +73,7 @@ pub(super) fn waking(view: &View, class: &str, now: Millis) -> Result<Effect, Er
 #[expect(clippy::unwrap_used, reason = "a test without its database should fail loudly")]
 mod tests {
     use super::*;
-    use crate::protocol::{ClaimRequest, TaskKind};
+    use crate::protocol::TaskKind;
     use crate::server::store::tables::fleet;
     use crate::server::store::{Store, scene};
 
@@ -83,21 +83,8 @@ mod tests {
         let store = Store::open(&dir.path().join("db"), false, |_| ()).unwrap();
         let check = |tx: &Tx<'_>| {
             scene::insert_class(tx)?;
-            let seen = |name: &str, takes: TaskKind, now: u64| {
-                let request = ClaimRequest {
-                    name: name.to_owned(),
-                    hostname: String::new(),
-                    version: String::new(),
-                    os: String::new(),
-                    arch: String::new(),
-                    nonce: String::new(),
-                    machine_id: None,
-                    boot_id: None,
-                    takes: vec![takes],
-                    resource_class: None,
-                };
-                instances::seen(tx, &"c".into(), &request, "", Millis(now))
-            };
+            let seen =
+                |name: &str, takes: TaskKind, now: u64| scene::insert_runner(tx, name, takes, Millis(now));
             let woken = |now: u64| waking(tx, "a/b", Millis(now));
             let (one, all) = (Effect::Queued("a/b".to_owned()), Effect::QueuedForOthers("a/b".to_owned()));
             assert_eq!(woken(0)?, one, "nobody is there");
