@@ -1,13 +1,13 @@
 //! What is said where git or the API of a forge lets nobody in: which token was to do it, what the forge answered, what to
 //! do. In the log of deliveries, of pipelines, and where a project is connected.
 
-use crate::forge::pull;
+use crate::forge::{Connected, pull, push};
 use crate::forge_back::{Answer, Fake};
 use crate::github_app;
 use crate::private::HttpGit;
 use crate::repositories::Work;
 use crate::server::Server;
-use crate::support::poll;
+use crate::support::{poll, poll_within};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use runlet::system::clock::Rfc3339;
@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
+/// A config whose pipelines wait for an approval, and need no runner.
+const HOLDS: &str = "version: 2.1\nworkflows: {w: {jobs: [hold: {type: approval}]}}\n";
 
 /// A bare repository with a job that checks out; the folder around it, and its newest commit.
 fn repository(server: &Server) -> (PathBuf, String) {
@@ -239,4 +241,132 @@ fn caches_of_forks_are_their_own_unless_forks_are_given_secrets() {
     let said =
         server.admin(&["project", "settings", "gh/acme/hello", "can_pass_secrets_to_fork_pr_jobs=true"], "");
     assert!(said.contains("caches"), "{said}");
+}
+
+#[test]
+fn a_token_that_ends_within_a_job_is_told_by_git_and_the_next_job_has_the_one_of_then() {
+    let server = Server::start();
+    server.project();
+    let root = server.folder.path().join("bare");
+    let (ready, go) = (root.with_file_name("ready"), root.with_file_name("go"));
+    let script = format!(
+        "git fetch origin main && echo first; touch {}; while [ ! -e {} ]; do sleep 0.05; done; git fetch origin main",
+        ready.display(),
+        go.display()
+    );
+    let work = Work::new(server.folder.path());
+    let config = json!({ "version": 2.1, "jobs": { "build": { "machine": true, "resource_class": "acme/linux",
+        "steps": ["checkout", { "run": script }] } }, "workflows": { "w": { "jobs": ["build"] } } });
+    work.commit_config(&config.to_string(), "main");
+    work.git(&["clone", "--quiet", "--bare", ".", root.join("app.git").to_str().unwrap()]);
+    let of = |token: &str| format!("Basic {}", STANDARD.encode(format!("bot:{token}")));
+    let git = HttpGit::start(&root, &of("first-token"));
+    server.register(&git.url("app.git"));
+    let set = |token: &str| {
+        let wanted = json!({ "token": token, "username": "bot" });
+        server.call("PUT", &format!("{PROJECT}/access"), Some(wanted));
+    };
+    set("first-token");
+    let _runner = server.runner("r", &server.class_token("acme/linux"));
+    let (pipeline, why) = server.triggered_now();
+    assert_eq!(why, "");
+    poll("the job to have fetched", || if ready.exists() { Ok(()) } else { Err(String::new()) });
+    *git.authorization.lock().unwrap() = of("second-token");
+    set("second-token");
+    std::fs::write(&go, "").unwrap();
+    let (job, said) = server.looked(&pipeline);
+    assert!(job["status"] == "failed" && said.contains("\nfirst\n"), "{said}");
+    assert!(said.contains("Authentication failed for") && !said.contains("first-token"), "{said}");
+    let (pipeline, why) = server.triggered_now();
+    assert_eq!(why, "");
+    let (job, said) = server.looked(&pipeline);
+    assert_eq!(job["status"], "success", "{said}");
+}
+
+/// A host that takes connections and never answers; how many are open, and how many were at once.
+fn silent() -> (String, Arc<Mutex<(usize, usize)>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let count = Arc::<Mutex<(usize, usize)>>::default();
+    let counted = Arc::clone(&count);
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let counted = Arc::clone(&counted);
+            std::thread::spawn(move || {
+                {
+                    let mut count = counted.lock().unwrap();
+                    count.0 += 1;
+                    count.1 = count.1.max(count.0);
+                }
+                // Its end, whenever the client gives up.
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                counted.lock().unwrap().0 -= 1;
+            });
+        }
+    });
+    (url, count)
+}
+
+/// Makes a project whose repository is at a host that hangs, once it was connected like this; its name.
+fn hung<'s>(server: &'s Server, silent: &str, number: usize, wanted: Value) -> (String, Connected<'s>) {
+    let name = format!("hung{number}");
+    server.call("POST", "/api/v2/organization/gh/acme/project", Some(json!({ "name": name })));
+    let project = format!("/api/v2/project/gh/acme/{name}");
+    let hook = server.connect_project(&project, wanted);
+    server.call("PATCH", &project, Some(json!({ "repository_url": format!("{silent}/{name}.git") })));
+    (name, hook)
+}
+
+#[test]
+fn looks_at_a_host_that_hangs_hold_up_those_of_no_other() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.commit_config(HOLDS, "main");
+    let (silent, count) = silent();
+    for number in 0..34 {
+        hung(&server, &silent, number, json!({ "forge": "git", "poll_seconds": 3600 }));
+    }
+    server.database().execute_batch("UPDATE forge_connections SET next_poll_ms = 0").unwrap();
+    server.register(&work.url());
+    server.connect(json!({ "forge": "git", "poll_seconds": 5 }));
+    // Less than the time that a look may take.
+    poll_within(Duration::from_secs(50), "the look at another host", || {
+        let sql = "SELECT count(*) FROM forge_connections WHERE is_listed = 1";
+        let listed: u32 = server.database().query_row(sql, [], |row| row.get(0)).unwrap();
+        if listed == 1 { Ok(()) } else { Err(listed.to_string()) }
+    });
+    // One that has ended may still be counted when the next one begins.
+    let most = count.lock().unwrap().1;
+    assert!((1..=4).contains(&most), "two at once, and not {most}");
+}
+
+#[test]
+fn pushes_to_a_host_that_hangs_hold_up_those_of_no_other() {
+    let server = Server::start();
+    server.project();
+    let work = Work::new(server.folder.path());
+    work.commit_config(HOLDS, "main");
+    let head = work.git(&["rev-parse", "HEAD"]);
+    server.register(&work.url());
+    let (silent, count) = silent();
+    let none = "0".repeat(40);
+    for number in 0..6 {
+        let (name, hook) = hung(&server, &silent, number, json!({}));
+        let mut body = push("refs/heads/main", &none, &head);
+        (body["repository"]["id"], body["repository"]["full_name"]) =
+            (json!(100 + number), json!(format!("acme/{name}")));
+        let answer = hook.github("push", &name, &body);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    poll("work at the host that hangs", || {
+        let open = count.lock().unwrap().0;
+        if open >= 4 { Ok(()) } else { Err(open.to_string()) }
+    });
+    server.connect(json!({})).push("d", "refs/heads/main", &none, &head);
+    // Less than the time after which git gives up there.
+    poll_within(Duration::from_secs(50), "the pipeline of another host", || match server.pipelines().len() {
+        1 => Ok(()),
+        count => Err(count.to_string()),
+    });
 }

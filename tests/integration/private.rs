@@ -13,8 +13,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 const PROJECT: &str = "/api/v2/project/gh/acme/hello";
@@ -26,24 +26,26 @@ pub(crate) struct HttpGit {
     address: SocketAddr,
     /// Answers 500, whatever it is asked.
     pub(crate) is_down: Arc<AtomicBool>,
+    /// The header of whoever is let in.
+    pub(crate) authorization: Arc<Mutex<String>>,
 }
 
 impl HttpGit {
     pub(crate) fn start(root: &Path, authorization: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let (root, authorization) = (root.to_owned(), authorization.to_owned());
+        let (root, authorization) = (root.to_owned(), Arc::new(Mutex::new(authorization.to_owned())));
         let is_down = Arc::<AtomicBool>::default();
-        let down = Arc::clone(&is_down);
+        let (down, of_now) = (Arc::clone(&is_down), Arc::clone(&authorization));
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (root, authorization) = (root.clone(), authorization.clone());
+                let (root, authorization) = (root.clone(), of_now.lock().unwrap().clone());
                 let down = down.load(Ordering::Relaxed);
                 // A client that hangs up in the middle is no concern of the others.
                 thread::spawn(move || serve(stream, &root, &authorization, down));
             }
         });
-        Self { address, is_down }
+        Self { address, is_down, authorization }
     }
 
     pub(crate) fn url(&self, name: &str) -> String {

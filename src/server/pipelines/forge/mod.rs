@@ -1,8 +1,8 @@
 //! From a push to a pipeline, and from its result back to the forge.
 //!
 //! `receive` hears what a forge sends: `signature` believes it, `payload` reads it, `take` decides by the `rules`, and the
-//! store keeps it before the forge is answered; `copies` tells changes from news of changes that are known. `work`
-//! makes the pipelines, unless `order` says that others were ahead. `poll` finds what no forge told of, `schedule` what is due by
+//! store keeps it before the forge is answered; `copies` tells changes from news of changes that are known. `turns`
+//! gives each project its turn, and `work` makes the pipelines, unless `order` says that others were ahead. `poll` finds what no forge told of, `schedule` what is due by
 //! its `timetable`. `report` tells the forge how it went, in its own `words`; `outgoing` tells whom people want told.
 //! All of these that wait for their time do so in `rounds`.
 //!
@@ -30,6 +30,7 @@ pub mod schedule;
 pub mod signature;
 pub mod take;
 pub mod timetable;
+mod turns;
 mod unchanged;
 mod values;
 mod words;
@@ -42,7 +43,7 @@ use std::time::Duration;
 /// Does all of this room's work that nobody waits for, until the control plane stops.
 pub async fn run(state: Shared) {
     tokio::join!(
-        work::run(state.clone()),
+        turns::run(state.clone()),
         poll::run(state.clone()),
         schedule::run(state.clone()),
         report::run(state.clone()),

@@ -3,7 +3,7 @@
 use crate::logging::record;
 use crate::server::ids::ProjectId;
 use crate::server::pipelines::forge::event::{Actor, Event, NO_OBJECT, Push, Teller};
-use crate::server::pipelines::forge::rounds::Rounds;
+use crate::server::pipelines::forge::rounds::{Busy, Hosts, Rounds};
 use crate::server::pipelines::forge::take::{SAME, Stored, take};
 use crate::server::pipelines::forge::unchanged::{Asked, Unchanged};
 use crate::server::pipelines::repository::look::ListedRef;
@@ -16,8 +16,8 @@ use crate::server::store::tables::projects;
 use crate::server::store::{Effect, Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use ring::rand::{SecureRandom, SystemRandom};
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -30,13 +30,22 @@ const LONGEST: Duration = Duration::from_secs(15 * 60);
 /// The longest time without a look for projects that are due.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Limits of how many look at once, by host.
-type Hosts = Arc<Mutex<HashMap<String, Arc<Semaphore>>>>;
+/// The looks that are begun, and how many there may be.
+struct Looks {
+    busy: Busy<ProjectId>,
+    hosts: Hosts,
+    room: Semaphore,
+    unchanged: Unchanged,
+}
 
 /// Looks until the control plane stops.
 pub(super) async fn run(state: Shared) {
-    let (room, hosts) = (Arc::new(Semaphore::new(AT_ONCE)), Hosts::default());
-    let unchanged = Arc::new(Unchanged::default());
+    let looks = Arc::new(Looks {
+        busy: Busy::new(),
+        hosts: Hosts::new(OF_ONE_HOST),
+        room: Semaphore::new(AT_ONCE),
+        unchanged: Unchanged::default(),
+    });
     let rounds = Rounds {
         what: "find the projects whose refs are to be looked at",
         woken: Some(state.hub.polls()),
@@ -44,17 +53,11 @@ pub(super) async fn run(state: Shared) {
         least: Duration::from_millis(50),
         pause: Duration::ZERO,
     };
-    rounds.run(&state, |now| look_at_due(&state, &room, &hosts, &unchanged, now)).await;
+    rounds.run(&state, |now| look_at_due(&state, &looks, now)).await;
 }
 
 /// Begins to look at every project that is due. Returns when the next one is due.
-async fn look_at_due(
-    state: &Shared,
-    room: &Arc<Semaphore>,
-    hosts: &Hosts,
-    unchanged: &Arc<Unchanged>,
-    now: Millis,
-) -> Result<Option<Millis>, StoreError> {
+async fn look_at_due(state: &Shared, looks: &Arc<Looks>, now: Millis) -> Result<Option<Millis>, StoreError> {
     let due = state.store.read(move |view| forge::due_polls(view, now, AT_ONCE as u32)).await?;
     if !due.is_empty() {
         // Due again after this at the earliest, whatever becomes of these looks.
@@ -62,24 +65,21 @@ async fn look_at_due(
         state.store.write(move |tx| all.iter().try_for_each(|id| forge::put_off_poll(tx, id, later))).await?;
     }
     for project in due {
-        let Ok(permit) = Arc::clone(room).acquire_owned().await else { return Ok(None) };
-        let (state, hosts, unchanged) = (state.clone(), Arc::clone(hosts), Arc::clone(unchanged));
+        // A look that still waits for its turn at its host is not begun twice.
+        let Some(at_work) = looks.busy.try_enter(project.clone()) else { continue };
+        let (state, looks) = (state.clone(), Arc::clone(looks));
         tokio::spawn(async move {
-            if let Err(error) = look(&state, &hosts, &unchanged, &project).await {
+            if let Err(error) = look(&state, &looks, &project).await {
                 record!(Error, project_id = project; "failed to write down what a look at the refs found: {error}");
             }
-            drop(permit);
+            drop(at_work);
         });
     }
     state.store.read(forge::next_poll).await
 }
 
-async fn look(
-    state: &Shared,
-    hosts: &Hosts,
-    unchanged: &Unchanged,
-    id: &ProjectId,
-) -> Result<(), StoreError> {
+async fn look(state: &Shared, looks: &Looks, id: &ProjectId) -> Result<(), StoreError> {
+    let unchanged = &looks.unchanged;
     let of = id.clone();
     let found = state
         .store
@@ -93,13 +93,9 @@ async fn look(
     let listed = match &project.repository_url {
         None => Err("the project has no repository to read from".to_owned()),
         Some(url) => {
-            let host = {
-                let mut hosts = hosts.lock().unwrap_or_else(PoisonError::into_inner);
-                hosts.retain(|_, room| Arc::strong_count(room) > 1);
-                let room = hosts.entry(host_of(url).to_owned());
-                Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(OF_ONE_HOST))))
-            };
-            let Ok(_turn) = host.acquire_owned().await else { return Ok(()) };
+            // The turn at the host comes first: a host that hangs keeps the room of two, and not all of it.
+            let Ok(_turn) = looks.hosts.of(url).acquire_owned().await else { return Ok(()) };
+            let Ok(_place) = looks.room.acquire().await else { return Ok(()) };
             let asked = match connection.forge {
                 Forge::GitHub if connection.is_listed => unchanged.ask(state, id, Millis::now()).await?,
                 _ => Asked::Look(None),
@@ -196,13 +192,6 @@ fn next_look(connection: &Connection, has_failed: bool, now: Millis) -> Millis {
     let _ = SystemRandom::new().fill(&mut random);
     let part = f64::from(u16::from_be_bytes(random)) / f64::from(u16::MAX);
     now.plus(wait.mul_f64(0.9 + 0.2 * part))
-}
-
-/// The host of an address; everything of this host is one.
-fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let rest = rest.split(['/', ':']).next().unwrap_or_default();
-    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
 }
 
 /// A look at the refs of a repository.
@@ -417,15 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_times() {
-        for (url, host) in [
-            ("https://git.example.com:8443/acme/app", "git.example.com"),
-            ("ssh://git@example.com/x", "example.com"),
-            ("git@example.com:acme/app.git", "example.com"),
-            ("file:///srv/app.git", ""),
-        ] {
-            assert_eq!(host_of(url), host, "{url}");
-        }
+    fn looks_are_off_by_a_tenth_and_later_after_failures() {
         let within = |at: Millis, seconds: u64| (seconds * 900..=seconds * 1100).contains(&at.0);
         assert!(within(next_look(&connection(0), false, Millis(0)), 60));
         assert!(within(next_look(&connection(2), true, Millis(0)), 240));

@@ -3,11 +3,11 @@
 use crate::server::state::Shared;
 use crate::server::store::Error as StoreError;
 use crate::server::time::Millis;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// When a loop looks again.
 pub(super) struct Rounds<'a> {
@@ -61,6 +61,35 @@ impl Rounds<'_> {
     }
 }
 
+/// Turns at hosts: so many at once work with one host, so that one that hangs holds up its own projects only.
+#[derive(Clone)]
+pub(super) struct Hosts {
+    at_once: usize,
+    rooms: Arc<Mutex<HashMap<String, Arc<Semaphore>>>>,
+}
+
+impl Hosts {
+    pub(super) fn new(at_once: usize) -> Self {
+        Self { at_once, rooms: Arc::default() }
+    }
+
+    /// The turns at the host of an address.
+    pub(super) fn of(&self, url: &str) -> Arc<Semaphore> {
+        let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
+        // Clones are held by whoever waits or works: a permit holds one.
+        rooms.retain(|_, room| Arc::strong_count(room) > 1);
+        let room = rooms.entry(host_of(url).to_ascii_lowercase());
+        Arc::clone(room.or_insert_with(|| Arc::new(Semaphore::new(self.at_once))))
+    }
+}
+
+/// The host of an address; everything of this host is one.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let rest = rest.split(['/', ':']).next().unwrap_or_default();
+    rest.rsplit_once('@').map_or(rest, |(_, host)| host)
+}
+
 /// Keys that are being worked on.
 pub(super) struct Busy<K>(Arc<Mutex<HashSet<K>>>);
 
@@ -79,6 +108,12 @@ impl<K: Clone + Eq + Hash> Busy<K> {
         AtWork { busy: Self(Arc::clone(&self.0)), key }
     }
 
+    /// [`Busy::enter`], unless it counts already.
+    pub(super) fn try_enter(&self, key: K) -> Option<AtWork<K>> {
+        let is_new = self.lock().insert(key.clone());
+        is_new.then(|| AtWork { busy: Self(Arc::clone(&self.0)), key })
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<K>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -93,5 +128,28 @@ pub(super) struct AtWork<K: Clone + Eq + Hash> {
 impl<K: Clone + Eq + Hash> Drop for AtWork<K> {
     fn drop(&mut self) {
         self.busy.lock().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_by_host() {
+        for (url, host) in [
+            ("https://git.example.com:8443/acme/app", "git.example.com"),
+            ("ssh://git@example.com/x", "example.com"),
+            ("git@example.com:acme/app.git", "example.com"),
+            ("file:///srv/app.git", ""),
+        ] {
+            assert_eq!(host_of(url), host, "{url}");
+        }
+        let hosts = Hosts::new(2);
+        let turns = ["https://a/x", "ssh://git@A:22/y"].map(|url| hosts.of(url).try_acquire_owned());
+        assert!(turns.iter().all(Result::is_ok) && hosts.of("git@a:z").try_acquire_owned().is_err());
+        assert!(hosts.of("https://b/x").try_acquire_owned().is_ok());
+        drop(turns);
+        assert!(hosts.of("https://a/x").try_acquire_owned().is_ok());
     }
 }

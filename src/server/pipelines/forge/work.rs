@@ -1,12 +1,10 @@
-//! Working off what came: reads the commit of each change and makes its pipeline. The changes of one project come one
-//! after the other, those of several projects do not wait for each other.
+//! Working off what came: reads the commit of each change and makes its pipeline.
 
 use crate::logging::record;
 use crate::server::ids::{ProjectId, UserId};
 use crate::server::pipelines::create;
 use crate::server::pipelines::forge::event::{Actor, Event, Pull, Push, Scheduled, StoredChange, Unbuilt};
 use crate::server::pipelines::forge::order::{Lost, Overtaken, lost, overtaken, waits_before};
-use crate::server::pipelines::forge::rounds::{Busy, Rounds};
 use crate::server::pipelines::forge::rules::{
     SAYS_SKIP, built_by_pull, filtered_paths, made_of_known, wants_paths,
 };
@@ -25,16 +23,8 @@ use crate::server::store::tables::projects::{self, ProjectSettings};
 use crate::server::store::{Error as StoreError, Tx, View};
 use crate::server::time::Millis;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 
-/// Projects that are worked for at once.
-const AT_ONCE: usize = 4;
-/// Changes that are looked at together.
-const BATCH: u32 = 200;
-/// The longest time without a look for work.
-const IDLE: Duration = Duration::from_secs(60);
 /// Waits before another try, in seconds, where a repository cannot be read; then the pipeline says why there is none.
 /// Together some two hours: an outage of a forge is no reason to lose a push.
 const AGAIN_SECONDS: [u64; 14] = [2, 5, 15, 30, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900];
@@ -49,19 +39,6 @@ const KEPT: Duration = Duration::from_secs(8 * 24 * 60 * 60);
 /// Deliveries that are forgotten in one write.
 const FORGOTTEN: u32 = 500;
 
-/// Works until the control plane stops.
-pub(super) async fn run(state: Shared) {
-    let (busy, room) = (Busy::new(), Arc::new(Semaphore::new(AT_ONCE)));
-    let rounds = Rounds {
-        what: "look for changes that wait",
-        woken: Some(state.hub.forge()),
-        idle: IDLE,
-        least: Duration::from_millis(20),
-        pause: Duration::ZERO,
-    };
-    rounds.run(&state, |now| hand_out(&state, &busy, &room, now)).await;
-}
-
 /// Forgets old deliveries.
 pub(super) async fn forget(state: &Shared, now: Millis) -> Result<(), StoreError> {
     let before = now.minus(KEPT);
@@ -71,40 +48,6 @@ pub(super) async fn forget(state: &Shared, now: Millis) -> Result<(), StoreError
             return Ok(());
         }
     }
-}
-
-/// Starts work for the projects that have some. Returns when there is more, as far as is known.
-async fn hand_out(
-    state: &Shared,
-    busy: &Busy<ProjectId>,
-    room: &Arc<Semaphore>,
-    now: Millis,
-) -> Result<Option<Millis>, StoreError> {
-    let working = busy.list();
-    let found = state.store.read(move |view| deliveries::due_events(view, &working, now, BATCH)).await?;
-    let is_idle = found.is_empty();
-    let mut by_project: BTreeMap<ProjectId, Vec<StoredChange>> = BTreeMap::new();
-    for event in found {
-        by_project.entry(event.project.clone()).or_default().push(event);
-    }
-    for (project, events) in by_project {
-        // Work that ends frees a place and wakes this loop.
-        let Ok(permit) = Arc::clone(room).try_acquire_owned() else { return Ok(None) };
-        let at_work = busy.enter(project);
-        let state = state.clone();
-        tokio::spawn(async move {
-            for event in events {
-                if *state.stopping.borrow() {
-                    break;
-                }
-                work_in_order(&state, &event).await;
-            }
-            drop(permit);
-            drop(at_work);
-            state.hub.forge().notify_one();
-        });
-    }
-    if is_idle { state.store.read(deliveries::next_event).await } else { Ok(None) }
 }
 
 /// End of the work on a change.
@@ -123,7 +66,7 @@ enum End {
 
 /// Works off a change behind those of its ref that were stored before it and wait for another try. What has kept one of them
 /// from being read may be over, and then this one must not overtake it.
-async fn work_in_order(state: &Shared, stored: &StoredChange) {
+pub(super) async fn work_in_order(state: &Shared, stored: &StoredChange) {
     while let Ok(event) = &stored.event {
         let (of, event) = (stored.clone(), event.clone());
         match state.store.read(move |view| waits_before(view, &of, &event)).await {
