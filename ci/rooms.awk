@@ -12,11 +12,7 @@ BEGIN {
     pronouns = "(What|Who|Whose|Whoever|Whatever|Where|Wherever|Something"
     more = "It|Its|One|Nothing|Everything|Those|That|This|Such|They|The same|As|So many|None|Else"
     comment_pronoun = "^ *// " pronouns "|" more ")([ ,.:;]|$)"
-    doc_pronoun = "^ *//[/!] " pronouns ")([ ,.:;]|$)"
-    more_pronoun = "^ *//[/!] (" more "|Nobody)([ ,.:;]|$)"
-    # Files whose comments still begin with some of these words: take out what is mended.
-    unmended = "^src/(exec/(mod|embedded|git|repository|snapshot|remains)[.]rs|executor/(output/(patterns|redactor)|steps/masked_xml)|" \
-        "agent/machine/state|server/store/tables/(deliveries|forge)[.]rs)"
+    doc_pronoun = "^ *//[/!] " pronouns "|" more "|Nobody)([ ,.:;]|$)"
 }
 
 function fail(file, line, text) {
@@ -277,9 +273,9 @@ FNR == 1 { begin_file() }
 {
     is_comment = delimiter == "" && $0 ~ /^ *\/\//
     is_doc = is_comment && $0 ~ /^ *\/\/[\/!]/
-    if (is_doc && !was_doc && ($0 ~ doc_pronoun || $0 ~ more_pronoun && file !~ unmended))
+    if (is_doc && !was_doc && $0 ~ doc_pronoun)
         fail(file, FNR, "documentation begins with a pronoun: begin it with the noun of the thing that it stands above")
-    if (is_comment && !is_doc && !was_comment && $0 ~ comment_pronoun && file !~ unmended)
+    if (is_comment && !is_doc && !was_comment && $0 ~ comment_pronoun)
         fail(file, FNR, "a comment begins with a pronoun: begin it with the noun of the thing that it is about")
     was_doc = is_doc
     was_comment = is_comment

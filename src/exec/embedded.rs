@@ -99,7 +99,7 @@ fn side_by_side<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) ->
     };
     let most = thread::available_parallelism().map_or(1, NonZero::get).min(items.len());
     let mut done = thread::scope(|scope| {
-        // This one does the rest where no further thread can be had.
+        // The thread here does the rest where no further one can be had.
         let others: Vec<_> =
             (1..most).filter_map(|_| thread::Builder::new().spawn_scoped(scope, take).ok()).collect();
         let mut done = take();

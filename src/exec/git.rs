@@ -105,7 +105,7 @@ impl Git {
         self.start(what)?.end(what)
     }
 
-    /// Its standard output. `what` was attempted, for the error.
+    /// Standard output of git. `what` was attempted, for the error.
     pub(super) fn output(self, what: &str) -> Result<Vec<u8>, String> {
         let output = self.run(what)?;
         check(what, &output)?;
@@ -117,7 +117,7 @@ impl Git {
         self.output(what).map(|_| ())
     }
 
-    /// Its standard output as a line of text.
+    /// Standard output of git, as a line of text.
     pub(super) fn line(self, what: &str) -> Result<String, String> {
         let output = self.output(what)?;
         Ok(String::from_utf8_lossy(&output).trim_end().to_owned())

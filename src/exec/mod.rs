@@ -112,7 +112,7 @@ fn exec(options: &Options) -> Outcome {
     server_options.only.workflow.clone_from(&options.workflow);
     server_options.only.jobs.clone_from(&options.jobs);
     server_options.max_step_output_bytes = 4 << 30;
-    // It lives as long as this process: waiting for the disk would buy nothing.
+    // The control plane lives as long as this process: waiting for the disk would buy nothing.
     server_options.durable = false;
     server_options.threads = Some(THREADS);
     // An orb may use it, and so may a config that is made by a job.

@@ -25,7 +25,7 @@ const PREFIX: &str = "runlet-exec-";
 const OWNED: &str = "owned";
 /// A folder without that file is being made, unless it is older than this.
 const MAKING: Duration = Duration::from_secs(60);
-/// So many files are removed before this process ends, and more by the guard: people wait for the prompt.
+/// Files that are removed before this process ends, at most; more are left to the guard: people wait for the prompt.
 const MOST_REMOVED: usize = 2000;
 /// Between two looks for folders of jobs that have ended.
 const LOOK: Duration = Duration::from_millis(100);
@@ -71,7 +71,7 @@ impl Removal {
         if !self.take(folder) {
             return false;
         }
-        // What could not be read or opened so is few.
+        // Files that could not be read or opened so are few.
         let _ = remove(folder);
         true
     }
@@ -173,7 +173,7 @@ impl Drop for Scratch {
         let mut guard = self.guard.as_mut().filter(|_| !is_removed);
         let is_there = guard.as_mut().is_some_and(|guard| matches!(guard.try_wait(), Ok(None)));
         if let Some(guard) = guard.filter(|_| is_there) {
-            // It says when the folder is its own: no run that comes next takes it for one without an owner.
+            // The guard says when the folder is its own: no run that comes next takes it for one without an owner.
             let _ = flock(&self.owned, FlockOperation::Unlock);
             drop(guard.stdin.take());
             let _ = guard.stdout.take().map(|mut said| said.read(&mut [0]));

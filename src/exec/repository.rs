@@ -70,7 +70,7 @@ impl Repository {
         let kinds = ["refs/remotes", "refs/heads", "refs/tags"];
         // To tell the type of an object git has to find it, and what a tag is of.
         let fields = "--format=%(HEAD)%(objectname) %(refname) %(symref) %(objecttype) %(*objecttype)";
-        // Where there is no repository, these say so as well.
+        // These questions are also answered by an error where there is no repository.
         let references = ask(&[&["for-each-ref", fields][..], &kinds].concat())?;
         let scoped = ask(&["config", "--null", "--show-scope", "--get-regexp", settings::KEYS])?;
         let mut answers = rev_parse(root, &questions[..questions.len() - usize::from(is_module)])?;

@@ -52,7 +52,7 @@ pub(super) struct RunningTask {
 }
 
 impl RunningTask {
-    /// One of which nothing but its id is known.
+    /// A task of which nothing but its id is known.
     pub(super) fn unknown(id: TaskId) -> Self {
         Self {
             markers: super::orphans::Markers { task: id.as_str().to_owned(), ..Default::default() },
@@ -105,7 +105,7 @@ pub(super) enum OpenError {
 }
 
 impl RunnerRecord {
-    /// Nothing is remembered.
+    /// A record that remembers nothing.
     pub(super) fn forgetful() -> Self {
         Self { place: None, remembered: Remembered::default(), unsynced: None, broken: false }
     }
@@ -141,7 +141,7 @@ impl RunnerRecord {
             ))
         })?;
         let [pid, word] = lines(&lock);
-        // Where a runner without words has been, its marks are those of the file alone, for good.
+        // The marks of a runner without words are those of the file alone, for good.
         let is_old = word.is_empty() && pid.parse::<u32>().is_ok();
         let is_word = word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
         let word = if is_old || is_word { word } else { crate::system::random_id() };
@@ -231,7 +231,7 @@ fn read(path: &Path) -> Remembered {
 
 fn write(path: &Path, state: &Remembered) -> std::io::Result<File> {
     let temporary = path.with_extension("json.new");
-    // Whatever is there in its place: the name is this runner's.
+    // The name is this runner's: what stands there goes.
     let _ = fs::remove_file(&temporary);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec(state)?)?;
@@ -296,7 +296,7 @@ mod tests {
         let identity = || RunnerRecord::open(directory.path(), "x").unwrap().identity().unwrap();
         let first = identity();
         let before = fs::read_to_string(&lock).unwrap();
-        // The same file, and so the same number, as a new one has it, and as others leave it.
+        // Contents as a new file has them and as others leave them; it stays the same file, and so has the same number.
         for text in ["", "\n", "x\n", "7\nabc\n", &"z".repeat(5000)] {
             fs::write(&lock, text).unwrap();
             let made = identity();

@@ -141,7 +141,7 @@ fn read_document(value: &str, spelling: Option<usize>, texts: &mut Vec<String>) 
             if c == ':' {
                 name = meant.to_ascii_lowercase();
             } else if meant.contains(['\n', '\r']) || is_hidden(&name, &meant) {
-                // As `jq -r` prints it: its first line has nothing of the document before it.
+                // The form that `jq -r` prints: its first line has nothing of the document before it.
                 texts.extend(with_lines(&meant));
                 texts.push(text);
             }
@@ -256,7 +256,7 @@ mod tests {
         for text in [r#""id":1"#, r#""id": 1"#, "7", r#""of":"#] {
             assert!(!patterns.iter().any(|pattern| pattern == text), "{text}");
         }
-        // Its strings count by their own lines.
+        // Strings of a document count by their own lines.
         let patterns = of(r#"{"host":"h","pgpass":"db1:u:\u0046IRST\ndb2:u:SECOND\ndb3:u:LAST"}"#);
         for text in ["db1:u:FIRST", "db2:u:SECOND", "db3:u:LAST", "db1:u:FIRST db2:u:SECOND db3:u:LAST"] {
             assert!(patterns.iter().any(|pattern| pattern == text), "{text} in {patterns:#?}");

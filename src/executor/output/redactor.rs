@@ -29,7 +29,7 @@ impl Secrets {
 /// Redactor of one stream.
 pub struct Redactor {
     pub(super) secrets: Secrets,
-    /// Those that are looked for.
+    /// Patterns that are looked for.
     set: Arc<Set>,
     /// Bytes that are not decided yet: the first may begin a secret.
     held: Vec<u8>,
@@ -100,12 +100,12 @@ impl Redactor {
     }
 }
 
-/// One piece on its way through a stream, behind what was held back.
+/// A piece on its way through a stream, behind what was held back.
 struct Pass<'a> {
     text: &'a [u8],
     stream: &'a mut Redactor,
     out: &'a mut Vec<u8>,
-    /// Everything before was written, masked or not; here the prefix begins that is followed.
+    /// Place in `text` where the prefix begins that is followed; all before it was written, masked or not.
     decided: usize,
 }
 
@@ -448,7 +448,7 @@ mod tests {
             for secret in [password, written.trim_matches('"').trim()].into_iter().chain(key.lines()) {
                 prop_assert!(!out.contains(secret), "{} of {} in {}", secret, document, out);
             }
-            // Its kind is in many texts.
+            // The kind of a key is in many texts.
             prop_assume!(![password, &key].iter().any(|secret| secret.contains(&kind)));
             prop_assert_eq!(secrets.mask(&format!(". {kind} .")), format!(". {kind} ."));
         }

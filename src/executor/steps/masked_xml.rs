@@ -44,7 +44,7 @@ enum Part {
 
 /// The quotation mark of a value that has none.
 const BARE: u8 = b' ';
-/// That of text.
+/// The byte that stands in the place of a quotation mark where text is looked through.
 const TEXT: u8 = b'<';
 
 /// Place in a tag. In a document type: within its declarations, as it is in a key.
@@ -68,7 +68,7 @@ struct Masked<W> {
     values: Redactor,
     /// Text without entities, to be masked.
     plain: Vec<u8>,
-    /// The same of a value.
+    /// Plain text of a value.
     value: Vec<u8>,
     /// Markup that waits: how many bytes of text before it are not decided yet.
     marks: Vec<(usize, Vec<u8>)>,
@@ -148,7 +148,7 @@ struct Foreign {
 enum Kind {
     /// UTF-16.
     Wide { is_big_endian: bool },
-    /// One byte for each character. Many files are declared so and hold UTF-8: what is that stays.
+    /// A byte for each character. Many files are declared so and hold UTF-8: what is that stays.
     Narrow(CodePage),
 }
 
@@ -284,7 +284,7 @@ impl<W: Write> Masked<W> {
                     INSTRUCTION => Part::Instruction,
                     _ => return Ok(()),
                 };
-                // Nothing of it was written: that much markup always waits.
+                // The mark was not written yet: that much markup always waits.
                 if let Some((_, mark)) = self.marks.last_mut() {
                     mark.truncate(mark.len().saturating_sub(self.last.len()));
                 }
@@ -316,7 +316,7 @@ impl<W: Write> Masked<W> {
         if self.part != part {
             self.begin(part);
         }
-        // What begins so may be no tag.
+        // The markup may be no tag, by its first bytes.
         if self.part == Part::Tag && self.last.len() < CDATA.len() {
             self.last.push(byte);
         }
@@ -338,11 +338,11 @@ impl<W: Write> Masked<W> {
         if let Some((_, mark)) = self.marks.last_mut() {
             mark.extend_from_slice(bytes);
         }
-        // It may be the beginning of what goes.
+        // The markup may be the beginning of what goes.
         let is_known =
             self.part != Part::Tag || self.last.get(1).is_some_and(|byte| !matches!(byte, b'!' | b'?'));
         if is_known && self.marks.iter().map(|(_, bytes)| bytes.len()).sum::<usize>() > PIECE {
-            // Nothing is joined over so much markup.
+            // Text is not joined over so much markup.
             self.decide(true)?;
             self.begin_mark();
         }
@@ -458,7 +458,7 @@ fn escaped(text: &[u8], quote: u8) -> Vec<u8> {
             _ if is_special => {
                 escaped.extend_from_slice(&[b'&', b'#', b'0' + byte / 10, b'0' + byte % 10, b';']);
             }
-            // It would make colours of what is behind markup; this one is replaced by whoever reads it.
+            // An escape would make colours of what is behind markup; the byte written here is replaced by whoever reads it.
             0x1b => escaped.push(0x1a),
             _ => escaped.push(byte),
         }

@@ -157,7 +157,7 @@ fn a_colour_is_no_part_of_a_secret_nor_of_the_text() {
             "{text}"
         );
     }
-    // What would become one behind markup, or is none, is an escape no more.
+    // An escape that begins no sequence, or one only behind markup, is written as another byte.
     assert_eq!(masked("<f>\u{1b}[<b/>1m \u{1b}[2J 3m</f>", &["XY12"]), "<f>\u{1a}[<b/>1m \u{1a}[2J 3m</f>");
     let long = format!("<f>{}</f>", "0\u{1b}[31m".repeat(PIECE));
     assert_eq!(masked(&long, &["XY12"]), format!("<f>{}</f>", "0".repeat(PIECE)));

@@ -260,7 +260,7 @@ pub fn forget_refs(tx: &Tx<'_>, project: &ProjectId) -> Result<(), Error> {
 /// An open pull request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPull {
-    /// Its number in the repository.
+    /// Number in the repository.
     pub number: u64,
     /// The branch that it comes from.
     pub branch: String,
