@@ -61,16 +61,20 @@ pub fn of_job(
         environment.insert(variable.name.clone(), variable.value.expose().to_owned());
     }
     environment.extend(task.built_in.clone());
-    let agent = [
-        ("CIRCLE_NODE_INDEX", task.node_index.to_string()),
-        ("CIRCLE_NODE_TOTAL", task.node_total.to_string()),
-        ("CIRCLE_WORKING_DIRECTORY", own.working_directory.to_owned()),
-        ("CIRCLE_INTERNAL_TASK_DATA", text(own.task_data)),
-        ("BASH_ENV", text(own.bash_env)),
-    ];
-    environment.extend(agent.map(|(name, value)| (name.to_owned(), value)));
+    environment.extend(of_agent(task, own.working_directory));
+    environment.insert("CIRCLE_INTERNAL_TASK_DATA".to_owned(), text(own.task_data));
+    environment.insert("BASH_ENV".to_owned(), text(own.bash_env));
     environment.extend(task.job.environment.clone());
     environment
+}
+
+/// The built-in variables that the agent knows: they belong to cache keys, too.
+pub fn of_agent(task: &Task, working_directory: &str) -> [(String, String); 3] {
+    [
+        ("CIRCLE_NODE_INDEX".to_owned(), task.node_index.to_string()),
+        ("CIRCLE_NODE_TOTAL".to_owned(), task.node_total.to_string()),
+        ("CIRCLE_WORKING_DIRECTORY".to_owned(), working_directory.to_owned()),
+    ]
 }
 
 /// Adds the environment of one step.

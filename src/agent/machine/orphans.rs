@@ -3,7 +3,7 @@
 //! A task agent ends what its steps started. This is for the task agent that could not, because it was killed
 //! itself. A process belongs to a task by the control group of its runner, because the kernel gave it to this
 //! runner, the sub-reaper, to adopt, and, where the task agent died, by its session or process group or by
-//! variables in its environment.
+//! a variable in its environment.
 
 use super::group::Group;
 use crate::logging::record;
@@ -17,9 +17,6 @@ use std::time::{Duration, Instant};
 /// Set in the environment of the task agent; its steps inherit it unless a `command_prefix` cleans up.
 pub(in crate::agent) const TASK_VARIABLE: &str = proc::MARK;
 
-/// Variables of the control plane that, taken together, belong to one task alone.
-const BUILT_IN: [&str; 2] = ["CIRCLE_WORKFLOW_JOB_ID", "CIRCLE_NODE_INDEX"];
-
 /// How long killed processes may take to be gone.
 pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -28,22 +25,11 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(3);
 pub(super) struct Markers {
     /// Value of `RUNLET_TASK_ID`: a process that has it is one of the task.
     pub(super) task: String,
-    /// Variables by name: a process that has all of them is one of the task. Empty when the control plane
-    /// gave none.
-    #[serde(default)]
-    pub(super) built_in: BTreeMap<String, String>,
 }
 
 impl Markers {
     pub(super) fn of(task: &Task) -> Self {
-        let find = |name: &str| Some((name.to_owned(), task.built_in.get(name)?.clone()));
-        let mut built_in = BTreeMap::new();
-        built_in.extend(BUILT_IN.iter().filter_map(|name| find(name)));
-        let complete = built_in.len() == BUILT_IN.len();
-        Self {
-            task: task.id.as_str().to_owned(),
-            built_in: if complete { built_in } else { BTreeMap::new() },
-        }
+        Self { task: task.id.as_str().to_owned() }
     }
 
     fn match_environment(&self, environment: &[u8]) -> bool {
@@ -52,7 +38,6 @@ impl Markers {
             environment.split(|byte| *byte == 0).any(|variable| variable == wanted)
         };
         has(TASK_VARIABLE, &self.task)
-            || (!self.built_in.is_empty() && self.built_in.iter().all(|(name, value)| has(name, value)))
     }
 }
 
@@ -169,30 +154,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     use std::os::unix::process::CommandExt;
 
-    fn markers() -> Markers {
-        let built_in = [("CIRCLE_WORKFLOW_JOB_ID", "j"), ("CIRCLE_NODE_INDEX", "0")];
-        Markers {
-            task: "t-1".into(),
-            built_in: built_in.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-        }
-    }
-
     #[test]
-    fn a_process_is_known_by_its_task_or_by_job_and_node() {
-        let markers = markers();
+    fn a_process_is_known_by_its_task() {
+        let markers = Markers { task: "t-1".into() };
         assert!(markers.match_environment(b"A=b\0RUNLET_TASK_ID=t-1\0"));
-        assert!(markers.match_environment(b"CIRCLE_NODE_INDEX=0\0CIRCLE_WORKFLOW_JOB_ID=j"));
-        for other in [
-            "",
-            "RUNLET_TASK_ID=t-11",
-            "X=RUNLET_TASK_ID=t-1",
-            "CIRCLE_WORKFLOW_JOB_ID=j",
-            "CIRCLE_WORKFLOW_JOB_ID=j\0CIRCLE_NODE_INDEX=1",
-        ] {
+        for other in ["", "RUNLET_TASK_ID=t-11", "X=RUNLET_TASK_ID=t-1"] {
             assert!(!markers.match_environment(other.as_bytes()), "{other}");
         }
-        let unknown = Markers { task: "t".into(), ..Markers::default() };
-        assert!(!unknown.match_environment(b"A=b\0"), "no marker is no match");
     }
 
     #[test]
@@ -224,7 +192,7 @@ mod tests {
             std::process::Command::new("sleep").arg("600").env(TASK_VARIABLE, value).spawn().unwrap()
         };
         let (mut mine, mut other) = (spawn(&task), spawn("another"));
-        let markers = Markers { task, ..Markers::default() };
+        let markers = Markers { task };
         let sought = mine.id() as i32;
         // The marker is in `/proc` once the child has become `sleep`.
         let deadline = Instant::now() + Duration::from_secs(300);

@@ -55,7 +55,7 @@ impl RunningTask {
     /// A task of which nothing but its id is known.
     pub(super) fn unknown(id: TaskId) -> Self {
         Self {
-            markers: super::orphans::Markers { task: id.as_str().to_owned(), ..Default::default() },
+            markers: super::orphans::Markers { task: id.as_str().to_owned() },
             id,
             job_name: String::new(),
             resource_class: String::new(),

@@ -13,6 +13,7 @@ use crate::archive::{Error, lz4};
 use crate::executor::beside::beside;
 use crate::executor::control::Control;
 use crate::executor::end::StepEnd;
+use crate::executor::environment;
 use crate::executor::host::TaskHost;
 use crate::executor::output::log::{StepLog, counted};
 use crate::executor::output::report::Reporter;
@@ -180,8 +181,9 @@ fn keys(
     secrets: &Secrets,
     templates: Vec<String>,
 ) -> Result<Vec<String>, StepEnd> {
+    let (mut built_in, variables) = (task.built_in.clone(), task.variables.clone());
+    built_in.extend(environment::of_agent(task, &places.told));
     let (places, secrets) = (places.clone(), secrets.clone());
-    let (built_in, variables) = (task.built_in.clone(), task.variables.clone());
     let rendered = beside(control, move |stop| {
         let values = TaskValues { places, secrets, built_in, variables, stop };
         let render = |template: &String| cache_key::render(template, &values);
