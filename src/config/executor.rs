@@ -166,9 +166,6 @@ impl Executor {
                         Some(name) => format!("the service `{}` (`{name}`)", service.image),
                         None => format!("the service `{}`", service.image),
                     }));
-                    if !first.environment.is_empty() {
-                        ignored.push("the environment of the image".to_owned());
-                    }
                     if first.user.is_some() {
                         ignored.push("the user of the image".to_owned());
                     }

@@ -321,7 +321,11 @@ impl Screen {
             });
         let text = match job.status.as_str() {
             "success" => self.style.paint("32", &format!("= success{took}")),
-            "running" | "blocked" | "queued" | "not_running" => return,
+            "running" => match &job.remark {
+                Some(remark) => self.style.paint("2", &format!("= {remark}")),
+                None => return,
+            },
+            "blocked" | "queued" | "not_running" => return,
             "not_run" => self.style.paint("2", &format!("= not run{why}")),
             "on_hold" => {
                 // The first of several jobs has no prefix yet, and an approval is given by its name.

@@ -3,7 +3,7 @@
 
 use crate::config::{Executor, Image, JobKind};
 use crate::protocol::limits::VARIABLE_BYTES;
-use crate::protocol::{Container, RegistryLogin, Secret, Source, Task, TaskId, Variable};
+use crate::protocol::{Container, RegistryLogin, Secret, Source, Task, TaskId, TaskKind, Variable};
 use crate::server::auth::{new_token, token_hash};
 use crate::server::ids::{JobId, PipelineId, ProjectId};
 use crate::server::secrets::access;
@@ -187,9 +187,17 @@ pub fn describe(
         return Err(Error::Corrupt(format!("the task `{}` is of a job without steps", handed.id)));
     };
     tx.effect(Effect::Changed(found.pipeline.clone()));
+    let mut job = *job;
     let containers = match executor {
         Executor::Docker { images } if in_containers => {
             images.into_iter().map(|image| container(image, &handed.variables)).collect()
+        }
+        // Steps that run without their image have its variables all the same.
+        Executor::Docker { images } if found.kind == TaskKind::Machine => {
+            for (name, value) in images.into_iter().next().into_iter().flat_map(|first| first.environment) {
+                job.environment.entry(name).or_insert(value);
+            }
+            Vec::new()
         }
         _ => Vec::new(),
     };
@@ -199,7 +207,7 @@ pub fn describe(
         allocation: handed.allocation,
         job_name: found.job_name,
         job_url,
-        job: *job,
+        job,
         node_index: found.node_index,
         node_total: found.node_total,
         built_in,

@@ -3,9 +3,10 @@
 //! Only SQLite: nothing.
 
 use crate::config::WorkflowJob;
-use crate::protocol::TaskId;
+use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{JobId, OrganisationId, PipelineId, ProjectId, WorkflowId, WorkspaceId};
 use crate::server::store::json::Json;
+use crate::server::store::status::Kind;
 use crate::server::store::tables::pipelines::PullFacts;
 use crate::server::store::{Error, View};
 
@@ -16,6 +17,8 @@ pub struct Described {
     pub node_index: u32,
     /// The number of nodes.
     pub node_total: u32,
+    /// The kind of runner that it is for.
+    pub kind: TaskKind,
     /// Job that the task is an attempt at.
     pub job: JobId,
     /// The name of the job in its workflow.
@@ -77,7 +80,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
         "SELECT t.node_index, j.parallelism, j.id, j.name, j.number, j.definition, j.timings_of IS NOT NULL,
             w.id, w.workspace_id, w.is_setup, p.id, p.continued_at_ms IS NOT NULL, p.actor_login,
             p.repository_url, p.revision, p.branch, p.tag, p.reference,
-            r.id, r.organisation_id, r.vcs, r.org, r.repo, p.pull, r.default_branch
+            r.id, r.organisation_id, r.vcs, r.org, r.repo, p.pull, r.default_branch, t.kind
          FROM tasks t JOIN jobs j ON j.id = t.job_id JOIN workflows w ON w.id = j.workflow_id
             JOIN pipelines p ON p.id = t.pipeline_id JOIN projects r ON r.id = t.project_id WHERE t.id = ?1",
     )?;
@@ -88,6 +91,7 @@ pub fn described(view: &View, task: &TaskId) -> Result<Described, Error> {
     Ok(Described {
         node_index: row.get(0)?,
         node_total: row.get(1)?,
+        kind: row.get::<_, Kind>(25)?.0,
         job: row.get(2)?,
         job_name: row.get(3)?,
         job_number: row.get(4)?,
