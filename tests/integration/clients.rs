@@ -246,6 +246,10 @@ fn insights(bench: &Bench, workflow: &str) {
         (&json!(3), &json!(["w"]), &json!(0.0))
     );
     assert_eq!(bench.got(&format!("{of}/branches"))["branches"], json!([BRANCH]));
+    assert_eq!(bench.got(&format!("{of}/branches?workflow-name=w"))["branches"], json!([BRANCH]));
+    bench.refused(&bench.server.get(&format!("{of}/branches?workflow-name=x")), 404, "a workflow `x`");
+    let title_case = bench.got(&format!("{of}/workflows/w?all-branches=True"));
+    assert_eq!(title_case["items"].as_array().map(Vec::len), Some(3));
 
     let flaky = bench.got(&format!("{of}/flaky-tests"));
     assert_eq!((&flaky["total_flaky_tests"], &flaky["flaky-tests"]), (&json!(1), &flaky["flaky_tests"]));
@@ -302,6 +306,45 @@ fn insights(bench: &Bench, workflow: &str) {
         let refused = bench.server.get(&format!("{of}/{path}?start-date=garbage"));
         bench.refused(&refused, 400, "`start-date`");
     }
+}
+
+/// The ways in which scripts start the builds of version 1.1.
+#[test]
+fn builds_are_started_by_forms_and_by_the_short_call() {
+    let bench = bench();
+    let token = format!("Circle-Token: {}", bench.server.token.expose());
+    let curl = |path: &str, options: &[&str]| {
+        bench.server.curl(&format!("{PROJECT}{path}"), &[&["-H", &token][..], options].concat())
+    };
+    for (path, options, branch) in [
+        ("/build", &["-X", "POST"][..], "main"),
+        ("/build", &["-d", "branch=feature%2Fdeep%2Fx"], BRANCH),
+        // A body of JSON that curl calls a form.
+        ("/build", &["-d", "{\"branch\": \"feature/deep/x\"}"], BRANCH),
+    ] {
+        assert_eq!(
+            curl(path, options).json(),
+            json!({ "status": 200, "body": "Build created" }),
+            "{options:?}"
+        );
+        let newest = bench.got("/api/v2/project/gh/acme/hello/pipeline")["items"][0].clone();
+        assert_eq!(newest["vcs"]["branch"], json!(branch), "{options:?}");
+    }
+    assert_eq!(curl("", &["-d", "branch=main"]).json()["branch"], json!("main"));
+    assert_eq!(curl("/tree/main", &["-d", "tag="]).json()["branch"], json!("main"));
+    let pipelines = bench.got("/api/v2/project/gh/acme/hello/pipeline")["items"].as_array().map(Vec::len);
+    for (path, options, why) in [
+        ("/build", &["-d", "brunch=main"][..], "did you mean `branch`"),
+        ("/build", &["-d", "branch=main&branch=other"], "more than once"),
+        ("", &["-d", "[1]"], "says nothing about a build"),
+        ("/build", &["-H", "content-type: text/plain", "-d", "branch=main"], "not JSON"),
+    ] {
+        bench.refused(&curl(path, options), 400, why);
+    }
+    assert_eq!(
+        bench.got("/api/v2/project/gh/acme/hello/pipeline")["items"].as_array().map(Vec::len),
+        pipelines
+    );
 }
 
 #[test]

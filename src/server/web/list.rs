@@ -30,6 +30,7 @@ type Words = Query<Vec<(String, String)>>;
 /// Wishes that narrow the list down; empty texts do not.
 #[derive(Clone, Debug, Default)]
 struct Wanted {
+    /// A branch or a tag.
     branch: String,
     /// Statuses of which one is enough.
     statuses: Vec<String>,
@@ -184,7 +185,7 @@ async fn show(
     projects: Vec<String>,
 ) -> Answer<Response> {
     let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-    filter.branch = given(&wanted.branch);
+    filter.branch_or_tag = given(&wanted.branch);
     for word in &wanted.statuses {
         let known = RunStatus::WORDS.join(", ");
         let refused = || bad(format!("`{word}` is not a status of a pipeline: it is one of {known}"));

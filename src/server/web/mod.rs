@@ -71,7 +71,7 @@ pub fn router(state: Shared) -> axum::Router {
         .merge(moved::router())
         .merge(login::router())
         .merge(style::router())
-        .fallback(|| async { ApiError::not_found("there is no page at this address") })
+        .fallback(moved::without_slash)
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn_with_state(web.clone(), dress))
         .layer(middleware::from_fn(speaker::mark))

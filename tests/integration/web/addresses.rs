@@ -59,6 +59,28 @@ fn a_project_is_at_the_address_of_its_ids_as_well() {
             assert_eq!(reader.get(&moved.header("location")).status, 200, "{slug}{below}");
         }
     }
+    // What they carry comes along.
+    for (from, to) in [
+        ("/pipelines/github/acme/hello?branch=main&x=%3F", "/gh/acme/hello?branch=main&x=%3F"),
+        (
+            "/pipelines/github/acme/hello/1/workflows/x/jobs/1/parallel-runs/0/steps/0-101",
+            "/gh/acme/hello/jobs/1?execution=0",
+        ),
+        ("/pipelines/github/acme/hello/1/workflows/x/jobs/1/parallel-runs/x", "/gh/acme/hello/jobs/1"),
+        ("/gh/acme/hello/", "/gh/acme/hello"),
+        ("/gh/acme/hello/jobs/1//?time=clock", "/gh/acme/hello/jobs/1?time=clock"),
+    ] {
+        let moved = reader.get(from);
+        assert_eq!((moved.status, &*moved.header("location")), (303, to), "{from}");
+    }
+    for none in ["//", "//example.org/", "//example.org/x/", "/nothing/"] {
+        let page = reader.get(none);
+        assert!(
+            page.status == 404 || page.header("location") == "/nothing",
+            "{none}: {}",
+            page.header("location")
+        );
+    }
     for none in
         [format!("circleci/{id}/{id}"), format!("circleci/{owner}/{owner}"), format!("{id}/acme/hello")]
     {

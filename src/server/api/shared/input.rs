@@ -64,12 +64,12 @@ pub fn number<N: FromStr>(name: &str, text: &str) -> Answer<N> {
     })
 }
 
-/// A parameter of a query that is true or false; absent and empty are no.
+/// A parameter of a query that is true or false; absent and empty are no. Clients in Python write `True`.
 pub fn flag(words: &QueryWords, name: &str) -> Answer<bool> {
-    match words.get(name).map(String::as_str) {
-        None | Some("" | "false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(word) => Err(bad(format!("`{name}` must be true or false, not `{word}`"))),
+    match words.get(name).map_or("", String::as_str) {
+        word if word.is_empty() || word.eq_ignore_ascii_case("false") => Ok(false),
+        word if word.eq_ignore_ascii_case("true") => Ok(true),
+        word => Err(bad(format!("`{name}` must be true or false, not `{word}`"))),
     }
 }
 
@@ -80,20 +80,27 @@ impl FromRequest<Shared> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|error| match error.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_long(),
-            status => ApiError::new(status, format!("the body was cut off, or is no body: {error}")),
-        })?;
-        if bytes.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self(Value::Null));
-        }
-        serde_json::from_slice(&bytes)
-            .map(Self)
-            .map_err(|error| bad(format!("the body is not JSON: {error}")))
+        Self::parse(&body_of(request, state).await?)
     }
 }
 
+/// The body of a call, in full.
+pub async fn body_of(request: Request, state: &Shared) -> Result<Bytes, ApiError> {
+    Bytes::from_request(request, state).await.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => ApiError::too_long(),
+        status => ApiError::new(status, format!("the body was cut off, or is no body: {error}")),
+    })
+}
+
 impl JsonBody {
+    /// Reads a body; an empty one is null.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ApiError> {
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            return Ok(Self(Value::Null));
+        }
+        serde_json::from_slice(bytes).map(Self).map_err(|error| bad(format!("the body is not JSON: {error}")))
+    }
+
     /// The text of a field that must be there, maybe empty.
     pub fn text(&self, name: &str) -> Answer<&str> {
         self.0[name].as_str().ok_or_else(|| bad(format!("`{name}` must be a string")))

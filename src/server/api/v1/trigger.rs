@@ -1,8 +1,8 @@
 //! Starting a build, as version 1.1 calls it: the answer is the first build of a new pipeline.
 
 use crate::server::api::shared::acts::trigger_pipeline;
-use crate::server::api::shared::failure::{Answer, bad};
-use crate::server::api::shared::input::{JsonBody, Path};
+use crate::server::api::shared::failure::{Answer, ApiError, bad};
+use crate::server::api::shared::input::{JsonBody, Path, body_of};
 use crate::server::api::shared::lookup::{Slug, project};
 use crate::server::api::v1::builds::show;
 use crate::server::auth::Person;
@@ -11,16 +11,18 @@ use crate::server::state::Shared;
 use crate::server::store::View;
 use crate::server::store::read;
 use crate::server::store::status::JobType;
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header;
 use axum::routing::post;
-use axum::{Json, Router};
-use serde_json::Value;
+use axum::{Form, Json, Router};
+use serde_json::{Value, json};
 
 /// Serves the paths of this file.
 pub(super) fn router() -> Router<Shared> {
     let project = "/api/v1.1/project/{vcs}/{org}/{repo}";
     Router::new()
         .route(project, post(of_project))
+        .route(&format!("{project}/build"), post(of_project_in_short))
         .route(&format!("{project}/tree/{{*branch}}"), post(of_branch))
 }
 
@@ -28,18 +30,57 @@ async fn of_project(
     state: State<Shared>,
     person: Person,
     Path(slug): Path<Slug>,
-    body: JsonBody,
+    Wishes(body): Wishes,
 ) -> Answer<Json<Value>> {
     build(state, person, slug, None, body).await
+}
+
+/// The call of configs with workflows: its answer names no build.
+async fn of_project_in_short(
+    state: State<Shared>,
+    person: Person,
+    Path(slug): Path<Slug>,
+    Wishes(body): Wishes,
+) -> Answer<Json<Value>> {
+    let _first = build(state, person, slug, None, body).await?;
+    Ok(Json(json!({ "status": 200, "body": "Build created" })))
 }
 
 async fn of_branch(
     state: State<Shared>,
     person: Person,
     Path((vcs, org, repo, branch)): Path<(String, String, String, String)>,
-    body: JsonBody,
+    Wishes(body): Wishes,
 ) -> Answer<Json<Value>> {
     build(state, person, (vcs, org, repo), Some(branch), body).await
+}
+
+/// Body of such a call: JSON, whatever its content type says, or a form, as scripts send it (`curl -d branch=main`).
+struct Wishes(JsonBody);
+
+impl FromRequest<Shared> for Wishes {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &Shared) -> Result<Self, ApiError> {
+        let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let is_form = kind.is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+        let (head, body) = request.into_parts();
+        let bytes = body_of(Request::from_parts(head.clone(), body), state).await?;
+        let begins = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+        if !is_form || matches!(begins, None | Some(b'{')) {
+            return JsonBody::parse(&bytes).map(Self);
+        }
+        let form = Request::from_parts(head, bytes.into());
+        let fields = Form::<Vec<(String, String)>>::from_request(form, state).await;
+        let Form(fields) = fields.map_err(|error| bad(format!("the body is no form: {error}")))?;
+        let mut body = serde_json::Map::new();
+        for (name, text) in fields {
+            if body.insert(name.clone(), text.into()).is_some() {
+                return Err(bad(format!("`{name}` stands in the form more than once")));
+            }
+        }
+        Ok(Self(JsonBody(body.into())))
+    }
 }
 
 /// Refuses what a body asks for and this control plane does not do, rather than building something else. Clients send

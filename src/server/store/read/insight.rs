@@ -153,11 +153,17 @@ pub fn job_runs(view: &View, runs: &Runs, workflow: &str, name: Option<&str>) ->
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Reads the names of the branches of the newest pipelines, by name.
-pub fn branches(view: &View, project: &ProjectId) -> Result<Vec<String>, Error> {
-    let sql = format!("SELECT DISTINCT branch FROM {} WHERE branch IS NOT NULL ORDER BY branch", recent());
+/// Reads the names of the branches of the newest pipelines, by name; only those that ran a workflow, where one is named.
+pub fn branches(view: &View, project: &ProjectId, workflow: Option<&str>) -> Result<Vec<String>, Error> {
+    let sql = format!(
+        "SELECT DISTINCT branch FROM {} p WHERE branch IS NOT NULL
+            AND (?4 IS NULL OR EXISTS (SELECT 1 FROM workflows w WHERE w.pipeline_id = p.id AND w.name = ?4))
+         ORDER BY branch",
+        recent()
+    );
     let mut query = view.sql().prepare_cached(&sql)?;
-    Ok(query.query_map(params![project, Null, false], |row| row.get(0))?.collect::<Result<_, _>>()?)
+    let rows = query.query_map(params![project, Null, false, workflow], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// A test that failed and succeeded in the same job on the same code.

@@ -75,6 +75,8 @@ pub struct Filter {
     pub organisation: Option<OrganisationId>,
     /// Only pipelines of this branch.
     pub branch: Option<String>,
+    /// Only pipelines of this branch, or of this tag.
+    pub branch_or_tag: Option<String>,
     /// Commit, in full.
     pub revision: Option<String>,
     /// The person who triggered them.
@@ -215,6 +217,7 @@ pub fn pipelines(
             AND (?2 IS NULL OR r.organisation_id = ?2) AND (?3 IS NULL OR p.branch = ?3)
             AND (?4 IS NULL OR p.revision = ?4) AND (?5 IS NULL OR p.actor_id = ?5)
             AND p.created_at_ms BETWEEN ?6 AND ?7 AND (p.created_at_ms, p.id) < (?8, ?9)
+            AND (?10 IS NULL OR p.branch = ?10 OR p.tag = ?10)
          ORDER BY p.created_at_ms DESC, p.id DESC",
     );
     let mut query = view.sql().prepare_cached(&sql)?;
@@ -228,6 +231,7 @@ pub fn pipelines(
         filter.to.unwrap_or(Millis(u64::MAX)),
         after.map_or(Millis(u64::MAX), |cursor| cursor.created_at),
         after.map_or("", |cursor| cursor.id.as_str()),
+        filter.branch_or_tag,
     ])?;
     let mut items: Vec<Pipeline> = Vec::new();
     let mut next = None;

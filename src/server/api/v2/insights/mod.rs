@@ -21,7 +21,7 @@ use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
 use metrics::{MeasuredRun, Metrics};
-use query::{Period, branches_of, no_period};
+use query::{Period, branches_of, given, no_period};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -253,8 +253,11 @@ async fn branches(
 ) -> Answer<Json<Value>> {
     no_period(&words, "branches are those of all pipelines that are stored")?;
     let project = project(&state, slug).await?;
-    let id = project.id.clone();
-    let found = state.store.read(move |view| read::branches(view, &id)).await?;
+    let (id, workflow) = (project.id.clone(), given(&words, "workflow-name").map(str::to_owned));
+    if let Some(workflow) = &workflow {
+        check_names(&state, &project.id, workflow, None).await?;
+    }
+    let found = state.store.read(move |view| read::branches(view, &id, workflow.as_deref())).await?;
     Ok(Json(json!({ "org_id": project.organisation, "project_id": project.id, "branches": found })))
 }
 

@@ -28,7 +28,7 @@ pub(super) struct Period {
 }
 
 /// A word of a query, unless it is absent or empty.
-fn given<'w>(words: &'w QueryWords, name: &str) -> Option<&'w str> {
+pub(super) fn given<'w>(words: &'w QueryWords, name: &str) -> Option<&'w str> {
     words.get(name).map(String::as_str).filter(|word| !word.is_empty())
 }
 
