@@ -69,12 +69,11 @@ pub struct LeftOut {
 pub struct WorkflowJob {
     /// Name, unique within the workflow.
     pub name: String,
-    /// Names of the entry in the config: the one before numbers, and that of its matrix. Known where it was
-    /// compiled only.
-    #[serde(skip)]
+    /// Other names of the entry in the config: the one before numbers, and that of its matrix.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub written: Vec<String>,
-    /// Name of the job that the entry is of; empty for the ends of job groups. Known where it was compiled only.
-    #[serde(skip)]
+    /// Name of the job that the entry is of, where that is another; empty for the ends of job groups.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub job: String,
     /// The work of the job when its turn comes.
     pub kind: JobKind,
@@ -85,6 +84,18 @@ pub struct WorkflowJob {
     /// Key of a serial group: at most one job of the organisation holds it at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub serial_group: Option<String>,
+}
+
+/// Names that the config has for a job beside its own: the part of a stored [`WorkflowJob`] that tells them. The rest of it
+/// can be megabytes long.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+pub struct OtherNames {
+    /// Names before numbers, and of its matrix.
+    #[serde(default)]
+    pub written: Vec<String>,
+    /// Name of the job that the entry is of; empty where that is its own.
+    #[serde(default)]
+    pub job: String,
 }
 
 /// The kind of a job.

@@ -39,8 +39,8 @@ pub(crate) use syntax::Pattern;
 
 pub use compile::compile;
 pub use compiled::{
-    Compiled, DeclaredParameter, JobKind, LeftOut, RequiredStatus, Requirement, Schedule, Workflow,
-    WorkflowJob,
+    Compiled, DeclaredParameter, JobKind, LeftOut, OtherNames, RequiredStatus, Requirement, Schedule,
+    Workflow, WorkflowJob,
 };
 pub use definitions::given::{
     DeclaredType, WrongParameter, check_parameters, declared_types, typed_parameters,

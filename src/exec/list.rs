@@ -1,8 +1,10 @@
 //! `runlet exec --list`: workflows and jobs, and why some of them do not run.
 
 use super::options::Options;
+use super::style::word;
 use crate::config::{Compiled, JobKind, RequiredStatus, WorkflowJob};
 use crate::server::Preview;
+use crate::server::pipelines::compile::Selection;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -93,17 +95,22 @@ fn left_out<'a>(compiled: &'a Compiled, workflow: &'a str) -> impl Iterator<Item
     compiled.left_out.iter().filter(move |part| part.workflow == workflow).map(|part| part.job.as_deref())
 }
 
+/// Whether `--approve` gives an approval.
+fn is_given(workflow: &str, job: &WorkflowJob, compiled: &Compiled, options: &Options) -> bool {
+    options.approve.iter().any(|given| Selection::of(given, compiled).has(workflow, job))
+}
+
 /// The rest of the line of a job.
 fn about(job: &WorkflowJob, workflow: &str, preview: &Preview, options: &Options) -> String {
     let mut text = match &job.kind {
-        JobKind::Approval if super::watch::is_approved(&options.approve, workflow, &job.name) => {
+        JobKind::Approval if is_given(workflow, job, &preview.compiled, options) => {
             " [approval, given]".to_owned()
         }
         JobKind::Approval => {
             let others = preview.compiled.workflows.iter().filter(|other| other.name != workflow);
             let has_twin = others.flat_map(|other| &other.jobs).any(|other| other.name == job.name);
-            let before = if has_twin { format!("{workflow}/") } else { String::new() };
-            format!(" [approval: `--approve {before}{}` gives it]", job.name)
+            let name = if has_twin { format!("{workflow}/{}", job.name) } else { job.name.clone() };
+            format!(" [approval: `--approve {}` gives it]", word(&name))
         }
         JobKind::Build { job, .. } if job.parallelism > 1 => format!(" [{} nodes]", job.parallelism),
         _ => String::new(),

@@ -84,8 +84,15 @@ fn exec(options: &Options) -> Outcome {
     let ConfigPlace { root, file } = ConfigPlace::find(options)?;
     let config = std::fs::read_to_string(&file).map_err(|e| {
         refused(&root).unwrap_or_else(|| {
+            let other = file.with_extension("yaml");
+            let hint = match other.exists() {
+                true => {
+                    format!("`{}` is there, and only `config.yml` is looked for: rename it", other.display())
+                }
+                false => "name another".to_owned(),
+            };
             Failure::usage(format!(
-                "failed to read the config `{}`: {e} (name another with `--config`)",
+                "failed to read the config `{}`: {e} ({hint}, or use `--config`)",
                 file.display()
             ))
         })
@@ -210,6 +217,16 @@ impl ConfigPlace {
         let named = std::fs::canonicalize(&options.path).map_err(|e| {
             Failure::usage(format!("cannot open the folder `{}`: {e}", options.path.display()))
         })?;
+        let named = match named.is_file() {
+            true if named.ends_with(CONFIG) => named.ancestors().nth(2).unwrap_or(&named).to_owned(),
+            true => {
+                return Err(Failure::usage(format!(
+                    "`{}` is a file: name the folder to run, and another config than `{CONFIG}` with `--config`",
+                    options.path.display()
+                )));
+            }
+            false => named,
+        };
         if let Some(file) = &options.config {
             return Ok(Self { root: named, file: file.clone() });
         }
@@ -307,12 +324,18 @@ fn run(
     let client = client.map_err(|e| Failure::new(e.to_string()))?;
     // The next look may be able to read it.
     let waits_for_people = || running.waits_for_people(&created.id).unwrap_or(false);
-    let watch::WatchedPipeline { screen, unwritten } =
-        watch::watch(options, &client, person, running.watch(&created.id), &waits_for_people, interrupts)?;
+    let names = watch::JobNames::of(running);
+    let watch::WatchedPipeline { screen, unwritten } = watch::watch(
+        options,
+        &client,
+        person,
+        running.watch(&created.id),
+        &waits_for_people,
+        &names,
+        interrupts,
+    )?;
     for given in &options.approve {
-        if !screen.jobs().any(|(_, job)| {
-            watch::is_approved(std::slice::from_ref(given), screen.workflow_of(job), &job.name)
-        }) {
+        if !screen.jobs().any(|job| names.is_approved(given, &screen, job)) {
             tell(format_args!(
                 "note: `--approve {given}` is for no job of what ran (`--list` shows approvals)"
             ));
@@ -339,7 +362,7 @@ fn run(
     let waiting: BTreeSet<String> = screen
         .jobs()
         .filter(|(_, job)| job.status == "on_hold")
-        .map(|(_, job)| format!("`--approve {}`", screen.name_of(job)))
+        .map(|(_, job)| format!("`--approve {}`", style::word(&screen.name_of(job))))
         .collect();
     if !waiting.is_empty() {
         print(&format!(

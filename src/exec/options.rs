@@ -74,13 +74,15 @@ Nothing listens beyond loopback.
                                 jobs of other names that `test` runs as
   --workflow NAME               only this workflow
   --approve NAME                give this approval (repeatable, `*` is every one); without it a
-                                terminal is asked. It and --job take WORKFLOW/NAME as well
+                                terminal is asked. It takes the names that --job takes;
+                                both take WORKFLOW/NAME as well
   --branch NAME, --tag NAME     as if the working tree had been pushed as this branch or tag
   --pipeline-parameter K=V      set a pipeline parameter (repeatable)
   --env-file FILE               NAME=VALUE lines: variables of the project and of contexts; their
                                 values are masked in the output (repeatable)
   -e, --env NAME=VALUE          one such variable, before those of files; without `=VALUE` it has the
-                                value that it has here, which others do not see then (repeatable)
+                                value that it has here, which others do not see then (repeatable).
+                                Built-in variables and `environment` of jobs and steps go before it
   --artifacts DIR               where artifacts and test results go (default: PATH/.runlet);
                                 replaces those of an earlier run
   --no-cache                    begin without the caches of earlier runs, and keep none
@@ -90,7 +92,8 @@ Nothing listens beyond loopback.
                                 that want an orb which is not there do not run
   --allow-orb-url PREFIX        fetch orbs given by a URL that begins so: https://HOST/PATH (repeatable)
   --on-host                     run jobs that want containers, a Mac or a machine of the hosted service on
-                                this host, without their images and services; else they do not run
+                                this host, without their images and services, with the variables of the
+                                first image; else they do not run
   --plain                       plain lines: no colour, no progress line (also NO_COLOR, or a pipe)
   --help
 

@@ -48,6 +48,15 @@ pub(super) fn seconds(ms: u64) -> String {
     }
 }
 
+/// A name as a word of a command line: quoted where a shell would read it otherwise.
+pub(super) fn word(name: &str) -> Cow<'_, str> {
+    let is_plain = |c: char| c.is_alphanumeric() || "_-./:@%+,=".contains(c);
+    match !name.is_empty() && name.chars().all(is_plain) {
+        true => Cow::Borrowed(name),
+        false => Cow::Owned(format!("'{}'", name.replace('\'', "'\\''"))),
+    }
+}
+
 /// How much a step wrote, when that is remarkable.
 pub(super) fn much(bytes: u64) -> String {
     match bytes >> 20 {

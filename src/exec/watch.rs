@@ -1,14 +1,16 @@
 //! The pipeline while it runs: drawn, cancelled by signals, approved by people.
 
 use super::options::Options;
-use super::render::Screen;
+use super::render::{JobView, Screen};
 use super::signals::Interrupts;
 use super::style::Style;
+use crate::config::OtherNames;
 use crate::http::{Body, Client, Error, Request};
 use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::pipelines::compile::is_named;
-use crate::server::{self, Notification, WatchEnded, Watcher};
+use crate::server::pipelines::compile::{is_called, is_named};
+use crate::server::{self, Notification, Running, WatchEnded, Watcher};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -24,9 +26,40 @@ const CANCELING: &str = "canceling (once more to stop at once)";
 /// Sentence after the second signal.
 pub(super) const STOPPING: &str = "stopping at once: what still runs is killed";
 
-/// Whether an approval is among those that were given beforehand.
-pub(super) fn is_approved(given: &[String], workflow: &str, name: &str) -> bool {
-    given.iter().any(|pattern| is_named(pattern, workflow, name))
+/// Names of jobs, as their control plane knows them. Those beside a job's own are read when they are asked for.
+pub(super) struct JobNames<'a> {
+    running: &'a Running,
+    read: RefCell<BTreeMap<String, OtherNames>>,
+}
+
+impl<'a> JobNames<'a> {
+    pub(super) fn of(running: &'a Running) -> Self {
+        Self { running, read: RefCell::default() }
+    }
+
+    /// Whether `--approve` means a job with what was given. A job is found by what it is only where none is called so.
+    pub(super) fn is_approved(&self, given: &str, screen: &Screen, of: (&str, &JobView)) -> bool {
+        let is_other = |job: &str| !job.is_empty() && is_named(given, screen.workflow_of(of.1), job);
+        self.is_called(given, screen, of)
+            || (is_other(&self.beside(of.0).job)
+                && !screen.jobs().any(|other| self.is_called(given, screen, other)))
+    }
+
+    fn is_called(&self, given: &str, screen: &Screen, (id, job): (&str, &JobView)) -> bool {
+        let workflow = screen.workflow_of(job);
+        is_called(given, workflow, &job.name, &[])
+            || is_called(given, workflow, &job.name, &self.beside(id).written)
+    }
+
+    /// Names that could not be read are read again when they are asked for once more.
+    fn beside(&self, id: &str) -> OtherNames {
+        let known = self.read.borrow().get(id).cloned();
+        known.unwrap_or_else(|| {
+            let Ok(names) = self.running.other_names(id) else { return OtherNames::default() };
+            self.read.borrow_mut().insert(id.to_owned(), names.clone());
+            names
+        })
+    }
 }
 
 /// A pipeline that was watched.
@@ -45,6 +78,7 @@ pub(super) fn watch(
     person: &Secret,
     mut watcher: Watcher,
     waits_for_people: &dyn Fn() -> bool,
+    names: &JobNames<'_>,
     interrupts: &Interrupts,
 ) -> Result<WatchedPipeline, Failure> {
     let is_terminal = std::io::stdout().is_terminal();
@@ -69,12 +103,12 @@ pub(super) fn watch(
             screen.event(event, &output);
             next = if ended || screen.pending() >= DRAW_BYTES { None } else { watcher.ready() };
         }
-        let mut notes = approvals.give(&screen, client, person);
-        if interrupts.count() > told_interrupts {
-            let is_first = told_interrupts == 0 && interrupts.count() == 1;
-            told_interrupts = interrupts.count();
-            notes.push(if is_first { CANCELING } else { STOPPING }.to_owned());
-            if interrupts.count() > 1 {
+        let mut notes = approvals.give(&screen, client, person, names);
+        let count = interrupts.count();
+        if count > told_interrupts {
+            notes.push(if count == 1 { CANCELING } else { STOPPING }.to_owned());
+            told_interrupts = count;
+            if count > 1 {
                 screen.close();
             }
         }
@@ -85,7 +119,8 @@ pub(super) fn watch(
         // Neither a reader that has gone away stops the pipeline, nor a full disk.
         let drawn = print_bytes(&screen.take(server::time::Millis::now().0));
         unwritten = unwritten.or(drawn.err());
-        if ended || interrupts.count() > 1 {
+        // A signal that has come since was not told of yet.
+        if ended || told_interrupts > 1 {
             return Ok(WatchedPipeline { screen, unwritten });
         }
         if told_interrupts > 0 && !approvals.is_closed {
@@ -132,14 +167,18 @@ impl Approvals {
     }
 
     /// Gives what was given beforehand. Returns what to tell.
-    fn give(&mut self, screen: &Screen, client: &Client, person: &Secret) -> Vec<String> {
+    fn give(
+        &mut self,
+        screen: &Screen,
+        client: &Client,
+        person: &Secret,
+        names: &JobNames<'_>,
+    ) -> Vec<String> {
         let mut told = Vec::new();
         let waiting: Vec<_> = screen.jobs().filter(|(_, job)| job.status == "on_hold").collect();
         for (id, job) in waiting {
-            if !is_approved(&self.given, screen.workflow_of(job), &job.name)
-                || self.is_closed
-                || self.settled.contains_key(id)
-            {
+            let is_open = !self.is_closed && !self.settled.contains_key(id);
+            if !is_open || !self.given.iter().any(|given| names.is_approved(given, screen, (id, job))) {
                 continue;
             }
             let approved = approve(client, person, &job.workflow_id, id);

@@ -1,6 +1,6 @@
 //! A control plane inside another program, for one repository: what `runlet exec` gives it and takes out of it.
 
-use crate::config::{Compiled, Diagnostics, JobKind};
+use crate::config::{Compiled, Diagnostics, JobKind, OtherNames};
 use crate::protocol::{Cache, CacheRecord, Secret, TaskId};
 use crate::server::api::shared::lookup::artifact_url;
 use crate::server::api::shared::vocabulary;
@@ -161,6 +161,11 @@ impl Running {
             }
             Ok(waits)
         })
+    }
+
+    /// Names that the config has for a job beside its own.
+    pub fn other_names(&self, job: &str) -> Result<OtherNames, StoreError> {
+        self.state.store.read_blocking(|view| jobs::other_names(view, &job.into()))
     }
 
     /// The folder of output: a runner of this host may write it there, as files with the numbers of steps in a folder with

@@ -147,6 +147,66 @@ workflows: {one: {jobs: [hold: {type: approval}]}, two: {jobs: [hold: {type: app
 }
 
 #[test]
+fn a_config_that_is_not_where_it_is_looked_for_is_named() {
+    let folder = folder(GRAPH);
+    let root = folder.path();
+    fs::write(root.join("other.yml"), GRAPH).unwrap();
+    // Beside it stands the usual config, which was not asked for.
+    for path in ["other.yml", ".circleci/../other.yml"] {
+        exec(&root.join(path), &["--list"])
+            .exits(2)
+            .says("is a file: name the folder to run")
+            .says("`--config`");
+    }
+    exec(&root.join(".circleci/config.yml"), &["--list"]).exits(0);
+    fs::rename(root.join(".circleci/config.yml"), root.join(".circleci/config.yaml")).unwrap();
+    exec(root, &[]).exits(2).says("config.yaml` is there, and only `config.yml` is looked for: rename it");
+}
+
+#[test]
+fn an_approval_with_a_name_of_words_is_quoted() {
+    let folder =
+        folder("version: 2.1\nworkflows: {w: {jobs: [ask: {type: approval, name: \"Ready to 'ship'?\"}]}}\n");
+    let quoted = r"`--approve 'Ready to '\''ship'\''?'`";
+    exec(folder.path(), &[]).exits(1).says(quoted);
+    exec(folder.path(), &["--list"]).exits(0).says(quoted);
+    exec(folder.path(), &["--approve", "Ready to 'ship'?"]).exits(0);
+}
+
+#[test]
+fn an_approval_is_given_by_the_name_that_the_config_has_for_it() {
+    let folder = folder(
+        "version: 2.1
+jobs:
+  said: {machine: true, steps: [run: echo word-is-said]}
+workflows:
+  w:
+    jobs:
+      - hold: {type: approval, matrix: {alias: all, parameters: {of: [a, b]}}}
+      - ask: {type: approval, name: go}
+      - twice: {type: approval}
+      - twice: {type: approval}
+      - go: {type: approval, name: last}
+      - said: {requires: [all, go, twice-1, twice-2]}
+",
+    );
+    let root = folder.path();
+    for given in ["hold", "w/hold", "all", "h*"] {
+        exec(root, &["--approve", given, "--approve", "twice", "--approve", "ask"])
+            .exits(1)
+            .says("word-is-said")
+            .says("(`--approve last`)\n")
+            .never_says("is for no job");
+    }
+    // A job that is called so comes before one that is it under another name.
+    exec(root, &["--approve", "w/hold-a", "--approve", "twi?e", "--approve", "go"])
+        .exits(1)
+        .says("(`--approve hold-b`, `--approve last`)\n")
+        .never_says("is for no job");
+    exec(root, &["--list", "--approve", "hold"]).exits(0).says("  hold-a [approval, given]");
+}
+
+#[test]
 fn an_approval_is_given_by_the_name_that_the_output_has_for_it() {
     let folder = folder(
         "version: 2.1

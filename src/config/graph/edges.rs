@@ -41,10 +41,12 @@ pub(crate) fn build(
             .into_iter()
             .map(|(target, statuses)| Requirement { job: names[target].clone(), statuses })
             .collect();
+        let written = std::iter::once(draft.label).chain(draft.alias.map(|alias| alias.to_string()));
+        let job = draft.job.filter(|job| **job != *names[index]);
         jobs.push(WorkflowJob {
             name: names[index].clone(),
-            written: std::iter::once(draft.label).chain(draft.alias.map(|alias| alias.to_string())).collect(),
-            job: draft.job.map(|job| job.to_string()).unwrap_or_default(),
+            written: written.filter(|name| *name != names[index]).collect(),
+            job: job.map(|job| job.to_string()).unwrap_or_default(),
             kind: draft.kind,
             requires,
             contexts: draft.contexts,

@@ -206,15 +206,9 @@ pub fn narrow(compiled: &mut Compiled, only: &Only, built: &str) -> Result<(), S
         return Ok(());
     }
     let all = || compiled.workflows.iter().flat_map(jobs_of);
-    // Jobs that have other names are found by what they are only where nothing is called so.
-    let named: Vec<bool> =
-        only.jobs.iter().map(|wanted| all().any(|(of, job)| is_called(wanted, of, job))).collect();
-    let is_wanted = |(wanted, named): (&String, &bool), of: &str, job: &WorkflowJob| {
-        is_called(wanted, of, job) || (!named && fits(wanted, &job.job))
-    };
-    let unknown =
-        only.jobs.iter().zip(&named).find(|wanted| !all().any(|(of, job)| is_wanted(*wanted, of, job)));
-    if let Some((unknown, _)) = unknown {
+    let wanted: Vec<Selection<'_>> = only.jobs.iter().map(|pattern| Selection::new(pattern, all())).collect();
+    let unknown = wanted.iter().find(|wanted| !all().any(|(of, job)| wanted.has(of, job)));
+    if let Some(Selection { pattern: unknown, .. }) = unknown {
         let mut known: Vec<&str> = Vec::new();
         for (_, job) in all() {
             if !known.contains(&job.name.as_str()) {
@@ -228,9 +222,9 @@ pub fn narrow(compiled: &mut Compiled, only: &Only, built: &str) -> Result<(), S
     }
     for workflow in &mut compiled.workflows {
         let of = workflow.name.clone();
-        let wanted =
-            |job: &&WorkflowJob| only.jobs.iter().zip(&named).any(|wanted| is_wanted(wanted, &of, job));
-        let mut kept: Vec<String> = workflow.jobs.iter().filter(wanted).map(|job| job.name.clone()).collect();
+        let is_wanted = |job: &&WorkflowJob| wanted.iter().any(|wanted| wanted.has(&of, job));
+        let mut kept: Vec<String> =
+            workflow.jobs.iter().filter(is_wanted).map(|job| job.name.clone()).collect();
         let mut at = 0;
         while let Some(name) = kept.get(at).cloned() {
             let job = workflow.jobs.iter().find(|job| job.name == name);
@@ -257,10 +251,34 @@ fn jobs_of(workflow: &Workflow) -> impl Iterator<Item = (&str, &WorkflowJob)> {
     workflow.jobs.iter().map(|job| (workflow.name.as_str(), job))
 }
 
-/// Whether a job is called so, alone or as `WORKFLOW/JOB`.
-fn is_called(pattern: &str, workflow: &str, job: &WorkflowJob) -> bool {
-    let is_name = |name: &String| is_named(pattern, workflow, name);
-    is_name(&job.name) || job.written.iter().any(is_name)
+/// Jobs that a pattern stands for. Those that have other names are found by what they are only where no job is called so.
+pub struct Selection<'a> {
+    pattern: &'a str,
+    by_name: bool,
+}
+
+impl<'a> Selection<'a> {
+    /// Jobs of a pattern among all, which stand with their workflows.
+    pub fn new<'b>(pattern: &'a str, mut all: impl Iterator<Item = (&'b str, &'b WorkflowJob)>) -> Self {
+        let is_called = |(of, job): (&str, &WorkflowJob)| is_called(pattern, of, &job.name, &job.written);
+        Self { pattern, by_name: all.any(is_called) }
+    }
+
+    /// Jobs of a pattern in a config.
+    pub fn of(pattern: &'a str, compiled: &Compiled) -> Self {
+        Self::new(pattern, compiled.workflows.iter().flat_map(jobs_of))
+    }
+
+    /// Whether a job is one of them.
+    pub fn has(&self, workflow: &str, job: &WorkflowJob) -> bool {
+        is_called(self.pattern, workflow, &job.name, &job.written)
+            || (!self.by_name && !job.job.is_empty() && is_named(self.pattern, workflow, &job.job))
+    }
+}
+
+/// Whether a job is called so, alone or as `WORKFLOW/JOB`, by its name or by one of those before numbers or a matrix.
+pub fn is_called(pattern: &str, workflow: &str, name: &str, written: &[String]) -> bool {
+    is_named(pattern, workflow, name) || written.iter().any(|name| is_named(pattern, workflow, name))
 }
 
 /// Whether a pattern says the name of a job: alone, or as `WORKFLOW/NAME`.

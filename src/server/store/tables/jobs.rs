@@ -2,7 +2,7 @@
 //!
 //! Only SQLite: `json_insert` adds a message to the list of a job, in which `instr` looks for it; flags are integers.
 
-use crate::config::{Requirement, WorkflowJob};
+use crate::config::{OtherNames, Requirement, WorkflowJob};
 use crate::protocol::{TaskId, TaskKind};
 use crate::server::ids::{JobId, PipelineId, ProjectId, UserId, WorkflowId};
 use crate::server::store::json::Json;
@@ -360,6 +360,13 @@ pub fn add_message_once(tx: &Tx<'_>, job: &JobId, kind: MessageKind, message: &s
         return Ok(false);
     }
     add_message(tx, job, kind, message).map(|()| true)
+}
+
+/// Reads the names of a job beside its own; none when there is no such job.
+pub fn other_names(view: &View, job: &JobId) -> Result<OtherNames, Error> {
+    let mut query = view.sql().prepare_cached("SELECT definition FROM jobs WHERE id = ?1")?;
+    let names = query.query_row([job], |row| row.get::<_, Json<_>>(0)).optional()?;
+    Ok(names.map(|Json(names)| names).unwrap_or_default())
 }
 
 /// The job of a task as it was compiled, and its project; an error when there is no such task.
