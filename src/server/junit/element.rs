@@ -2,6 +2,9 @@
 
 use crate::server::store::status::TestResult;
 
+/// Most elements in each other: each takes memory.
+pub(super) const DEEPEST: usize = 1000;
+
 /// Elements of a test whose content is output or about earlier tries, and no result.
 pub(super) const NO_RESULT: [&str; 7] =
     ["system-out", "system-err", "properties", "rerunFailure", "rerunError", "flakyFailure", "flakyError"];
@@ -85,4 +88,12 @@ pub(super) fn counts(known: TestResult, result: TestResult) -> bool {
         TestResult::Skipped => result == TestResult::Failure,
         TestResult::Failure => false,
     }
+}
+
+/// Refuses an element below so many others that none is read there.
+pub(super) fn check_depth(depth: usize) -> Result<(), String> {
+    if depth < DEEPEST {
+        return Ok(());
+    }
+    Err(format!("read up to a place where more than {DEEPEST} elements are in each other"))
 }

@@ -20,7 +20,7 @@ use crate::server::store::status::TestResult;
 use crate::server::store::tables::results::TestCase;
 use crate::terminal::{without_colours, without_controls};
 use decode::Decoded;
-use element::{MEANS_FAILURE, NO_RESULT, counts, is_suite, named, result_of};
+use element::{MEANS_FAILURE, NO_RESULT, check_depth, counts, is_suite, named, result_of};
 use place::Spot;
 use quick_xml::events::Event;
 use quick_xml::{Error, Reader};
@@ -30,8 +30,6 @@ use std::io::{BufReader, Read, Seek};
 use summary::CaseMessage;
 use tag::{Attributes, entity, left_out, readable, seconds, shown};
 
-/// Most elements in each other: each takes memory.
-const DEEPEST: usize = 1000;
 /// Mistakes that are told with their places; of others the number.
 const MOST_TOLD: usize = 5;
 /// Why a file was not read, not to its end, or not as it is: a sentence for people, with a place.
@@ -174,7 +172,7 @@ impl<R: Read + Seek> Cases<R> {
 
     /// Opens an element outside test cases.
     fn enter(&mut self, name: String, attributes: Attributes, is_empty: bool) -> Result<(), Unreadable> {
-        self.check_depth(self.open.len())?;
+        check_depth(self.open.len()).map_err(Unreadable)?;
         let Attributes { name: title, file, counted, .. } = attributes;
         let counted = if is_suite(&name) { counted } else { 0 };
         let around = Around { name, title, file, counted, failing_before: self.failing };
@@ -300,8 +298,11 @@ impl<R: Read + Seek> Cases<R> {
             (Vec::new(), None, 0);
         // A failure in an element that is no result, should that not be closed where it seems to be.
         let mut hidden = false;
+        // Output of a test whose failure says nothing.
+        let mut output: Option<CaseMessage> = None;
         loop {
-            match self.step(told.is_some()) {
+            let is_output = inside.first().is_some_and(|name| name.starts_with("system-"));
+            match self.step(told.is_some() || is_output && output.is_some()) {
                 Ok(Piece::Open { name, attributes, is_empty }) if name == "testcase" => {
                     self.note("a `testcase` is not closed before the next one begins".to_owned());
                     self.next = Some(Piece::Open { name, attributes, is_empty });
@@ -311,11 +312,11 @@ impl<R: Read + Seek> Cases<R> {
                 Ok(Piece::Open { name, attributes, is_empty }) => {
                     is_torn |= attributes.is_torn;
                     let result = result_of(&name);
-                    let is_output = inside.iter().any(|name| NO_RESULT.contains(&name.as_str()));
-                    hidden |= is_output && result == TestResult::Failure;
+                    let is_no_result = inside.iter().any(|name| NO_RESULT.contains(&name.as_str()));
+                    hidden |= is_no_result && result == TestResult::Failure;
                     let counts_here = inside.is_empty() || (result == TestResult::Failure && told.is_none());
                     if counts_here
-                        && !is_output
+                        && !is_no_result
                         && (counts(case.result, result) || (!is_told && result == TestResult::Failure))
                     {
                         (case.result, is_told) = (result, true);
@@ -330,7 +331,13 @@ impl<R: Read + Seek> Cases<R> {
                         }
                     }
                     if !is_empty {
-                        self.check_depth(inside.len())?;
+                        check_depth(inside.len()).map_err(Unreadable)?;
+                        if inside.is_empty()
+                            && name.starts_with("system-")
+                            && case.result == TestResult::Failure
+                        {
+                            output = output.or_else(|| CaseMessage::beside(&case.message, &case.name));
+                        }
                         inside.push(name);
                     } else if inside.is_empty() && only.is_some() {
                         break;
@@ -367,7 +374,7 @@ impl<R: Read + Seek> Cases<R> {
                     }
                 }
                 Ok(Piece::Text(text)) => {
-                    if let Some(told) = told.as_mut() {
+                    if let Some(told) = told.as_mut().or(output.as_mut()) {
                         told.add(&text);
                     }
                 }
@@ -387,6 +394,8 @@ impl<R: Read + Seek> Cases<R> {
         // A test case that ends inside its failure has that failure's message.
         if let Some(told) = told {
             case.message = told.message(&case.name);
+        } else if let Some(output) = output {
+            case.message = output.message(&case.name);
         }
         Ok(self.known(case, is_torn, &spots))
     }
@@ -397,13 +406,6 @@ impl<R: Read + Seek> Cases<R> {
             true => self.mistakes.push((what, self.at)),
             false => self.more_mistakes += 1,
         }
-    }
-
-    fn check_depth(&self, depth: usize) -> Result<(), Unreadable> {
-        if depth < DEEPEST {
-            return Ok(());
-        }
-        Err(Unreadable(format!("read up to a place where more than {DEEPEST} elements are in each other")))
     }
 
     /// Reads on; text only where it is wanted.

@@ -22,6 +22,13 @@ pub(super) struct CaseMessage {
 }
 
 impl CaseMessage {
+    /// Message for which the output of a test is read: one that says nothing, as CTest's `Failed`, to which it is added.
+    pub(super) fn beside(known: &str, test: &str) -> Option<Self> {
+        let is_vague = known.is_empty() || says_nothing(known, test);
+        let attribute = Some(known.to_owned());
+        is_vague.then(|| Self { text: String::new(), attribute, kind: None, is_cut: false })
+    }
+
     /// Adds text as long as it is short enough.
     pub(super) fn add(&mut self, text: &str) {
         let text = if self.text.is_empty() { text.trim_start() } else { text };

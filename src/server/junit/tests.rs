@@ -60,7 +60,7 @@ fn a_suite_names_the_file_of_its_own_tests_only() {
 fn what_is_not_junit_is_explained() {
     assert!(parse(b"<html/>").is_err_and(|e| e.contains("`html`")));
     assert!(parse(b"").is_err() && parse(b"text").is_err());
-    let deep = format!("<testsuite>{}", "<a>".repeat(DEEPEST));
+    let deep = format!("<testsuite>{}", "<a>".repeat(super::element::DEEPEST));
     assert!(parse(deep.as_bytes()).is_err_and(|e| e.contains("in each other")));
 }
 
@@ -363,5 +363,36 @@ fn seconds_are_read_as_places_write_them() {
         ("1.5s", None),
     ] {
         assert_eq!(seconds(text), expected, "{text}");
+    }
+}
+
+#[test]
+fn output_tells_what_a_failure_that_says_nothing_leaves_open() {
+    use TestResult::{Failure, Success};
+    for (case, result, message) in [
+        // CTest writes so.
+        (
+            "<testcase name='a'><failure message='Failed'/><system-out>\nboom at x.c:3\nend</system-out></testcase>",
+            Failure,
+            "boom at x.c:3\nend",
+        ),
+        ("<testcase name='a'><failure message='m'/><system-out>o</system-out></testcase>", Failure, "m"),
+        ("<testcase name='a'><failure>m</failure><system-err>o</system-err></testcase>", Failure, "m"),
+        (
+            "<testcase name='a'><failure message='Failed'/><properties><p>no</p></properties><system-out/></testcase>",
+            Failure,
+            "Failed",
+        ),
+        (
+            "<testcase name='a'><error/><system-out>o</system-out><system-err>e</system-err></testcase>",
+            Failure,
+            "oe",
+        ),
+        ("<testcase name='a'><system-out>o</system-out></testcase>", Success, ""),
+    ] {
+        let text = format!("<testsuite>{case}</testsuite>");
+        let (found, why) = read(text.as_bytes());
+        let found: Vec<_> = found.iter().map(|case| (case.result, case.message.as_str())).collect();
+        assert_eq!((found, why), (vec![(result, message)], String::new()), "{case}");
     }
 }
