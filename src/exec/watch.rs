@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
 /// Size of the text, about, that is drawn at once at most.
-const DRAW_BYTES: usize = 4 * 1024 * 1024;
+const DRAW_BYTES: usize = 512 * 1024;
 /// Pause between two looks at signals, and redraws of the progress line.
 const LOOK: Duration = Duration::from_millis(200);
 

@@ -334,10 +334,11 @@ impl Running {
         self.runtime.block_on(create::create(&self.state, trigger))
     }
 
-    /// Watches a pipeline from within this process: no encoding, and large pieces of output.
+    /// Watches a pipeline from within this process: no encoding, and pieces of output that stay in the cache of a processor
+    /// until they are drawn.
     pub fn watch(&self, pipeline: &PipelineId) -> Watcher {
         let _inside = self.runtime.enter();
-        let events = watch::follow(self.state.clone(), pipeline.clone(), 1024 * 1024);
+        let events = watch::follow(self.state.clone(), pipeline.clone(), 256 * 1024);
         Watcher { runtime: self.runtime.handle().clone(), events }
     }
 

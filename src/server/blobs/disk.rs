@@ -2,9 +2,11 @@
 
 use crate::system::hex;
 use ring::digest::{Context, SHA256};
+use rustix::buffer::spare_capacity;
+use rustix::io::{pread, retry_on_intr};
 use std::fs::{DirBuilder, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Why bytes were not stored or found.
@@ -48,15 +50,15 @@ pub(super) fn io_error(path: &Path) -> impl Fn(io::Error) -> Error + '_ {
 pub(super) fn read_piece(file: &File, from: u64, most: usize) -> io::Result<Vec<u8>> {
     let length = file.metadata()?.len();
     let most = usize::try_from(length.saturating_sub(from)).unwrap_or(most).min(most);
-    let mut bytes = vec![0; most];
-    let mut filled = 0;
-    while filled < most {
-        match file.read_at(&mut bytes[filled..], from + filled as u64)? {
-            0 => break,
-            n => filled += n,
+    // Room that is not made zero first: that would cost as much as the reading.
+    let mut bytes = Vec::with_capacity(most);
+    while bytes.len() < most {
+        let at = from + bytes.len() as u64;
+        if retry_on_intr(|| pread(file, spare_capacity(&mut bytes), at))? == 0 {
+            break;
         }
     }
-    bytes.truncate(filled);
+    bytes.truncate(most);
     Ok(bytes)
 }
 
