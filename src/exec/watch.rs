@@ -8,7 +8,7 @@ use crate::config::OtherNames;
 use crate::http::{Body, Client, Error, Request};
 use crate::outcome::{Failure, print_bytes};
 use crate::protocol::{Secret, WatchEvent};
-use crate::server::pipelines::compile::{is_called, is_named};
+use crate::server::pipelines::compile::is_named;
 use crate::server::{self, Notification, Running, WatchEnded, Watcher};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -46,9 +46,8 @@ impl<'a> JobNames<'a> {
     }
 
     fn is_called(&self, given: &str, screen: &Screen, (id, job): (&str, &JobView)) -> bool {
-        let workflow = screen.workflow_of(job);
-        is_called(given, workflow, &job.name, &[])
-            || is_called(given, workflow, &job.name, &self.beside(id).written)
+        let is_so = |name: &String| is_named(given, screen.workflow_of(job), name);
+        is_so(&job.name) || self.beside(id).written.iter().any(is_so)
     }
 
     /// Names that could not be read are read again when they are asked for once more.

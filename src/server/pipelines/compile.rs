@@ -277,7 +277,7 @@ impl<'a> Selection<'a> {
 }
 
 /// Whether a job is called so, alone or as `WORKFLOW/JOB`, by its name or by one of those before numbers or a matrix.
-pub fn is_called(pattern: &str, workflow: &str, name: &str, written: &[String]) -> bool {
+fn is_called(pattern: &str, workflow: &str, name: &str, written: &[String]) -> bool {
     is_named(pattern, workflow, name) || written.iter().any(|name| is_named(pattern, workflow, name))
 }
 
