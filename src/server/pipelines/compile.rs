@@ -206,7 +206,8 @@ pub fn narrow(compiled: &mut Compiled, only: &Only, built: &str) -> Result<(), S
         return Ok(());
     }
     let all = || compiled.workflows.iter().flat_map(jobs_of);
-    let wanted: Vec<Selection<'_>> = only.jobs.iter().map(|pattern| Selection::new(pattern, all())).collect();
+    let wanted: Vec<Selection<'_>> =
+        only.jobs.iter().map(|pattern| Selection::of(pattern, compiled)).collect();
     let unknown = wanted.iter().find(|wanted| !all().any(|(of, job)| wanted.has(of, job)));
     if let Some(Selection { pattern: unknown, .. }) = unknown {
         let mut known: Vec<&str> = Vec::new();
@@ -258,27 +259,23 @@ pub struct Selection<'a> {
 }
 
 impl<'a> Selection<'a> {
-    /// Jobs of a pattern among all, which stand with their workflows.
-    pub fn new<'b>(pattern: &'a str, mut all: impl Iterator<Item = (&'b str, &'b WorkflowJob)>) -> Self {
-        let is_called = |(of, job): (&str, &WorkflowJob)| is_called(pattern, of, &job.name, &job.written);
-        Self { pattern, by_name: all.any(is_called) }
-    }
-
     /// Jobs of a pattern in a config.
     pub fn of(pattern: &'a str, compiled: &Compiled) -> Self {
-        Self::new(pattern, compiled.workflows.iter().flat_map(jobs_of))
+        let mut all = compiled.workflows.iter().flat_map(jobs_of);
+        Self { pattern, by_name: all.any(|(of, job)| is_called(pattern, of, job)) }
     }
 
     /// Whether a job is one of them.
     pub fn has(&self, workflow: &str, job: &WorkflowJob) -> bool {
-        is_called(self.pattern, workflow, &job.name, &job.written)
+        is_called(self.pattern, workflow, job)
             || (!self.by_name && !job.job.is_empty() && is_named(self.pattern, workflow, &job.job))
     }
 }
 
 /// Whether a job is called so, alone or as `WORKFLOW/JOB`, by its name or by one of those before numbers or a matrix.
-fn is_called(pattern: &str, workflow: &str, name: &str, written: &[String]) -> bool {
-    is_named(pattern, workflow, name) || written.iter().any(|name| is_named(pattern, workflow, name))
+fn is_called(pattern: &str, workflow: &str, job: &WorkflowJob) -> bool {
+    let is_name = |name: &String| is_named(pattern, workflow, name);
+    is_name(&job.name) || job.written.iter().any(is_name)
 }
 
 /// Whether a pattern says the name of a job: alone, or as `WORKFLOW/NAME`.
